@@ -1,0 +1,100 @@
+"""Technical indicators on TA-Lib: arrays in, arrays of the same length out.
+
+Every function takes float64 arrays of bars, oldest first, and returns float64 arrays of the same
+length whose first values are NaN until the window is full. All are causal: value ``t`` depends on
+bars ``0..t`` alone, and adding bars never changes an earlier value (tested, bit for bit, against
+the whole series and against TA-Lib's own streaming functions).
+
+Two things to know. Recursive indicators (EMA, RSI, ATR, MACD) never quite forget their first bar,
+so live runs compute them from the same first bar as the backtest. And one NaN in the input makes
+every later value NaN: gaps and non-finite candles are refused before they get here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import talib
+
+from research.candles import Floats
+from research.errors import ParameterError
+
+__all__ = ["atr", "bollinger", "ema", "macd", "rsi", "sma"]
+
+
+def sma(values: Floats, window: int) -> Floats:
+    """Simple moving average; NaN for the first ``window - 1`` bars."""
+    return _single(talib.SMA, _window("sma", window, 1), values)
+
+
+def ema(values: Floats, window: int) -> Floats:
+    """Exponential moving average, alpha = 2 / (window + 1), seeded with the first window's mean.
+
+    NaN for the first ``window - 1`` bars.
+    """
+    return _single(talib.EMA, _window("ema", window, 1), values)
+
+
+def rsi(close: Floats, window: int = 14) -> Floats:
+    """Relative strength index, 0 to 100, Wilder's smoothing; NaN for the first ``window`` bars.
+
+    J. W. Wilder, New Concepts in Technical Trading Systems (1978), section VI.
+    """
+    return _single(talib.RSI, _window("rsi", window, 2), close)
+
+
+def atr(high: Floats, low: Floats, close: Floats, window: int = 14) -> Floats:
+    """Average true range in price units, Wilder's smoothing; NaN for the first ``window`` bars.
+
+    J. W. Wilder, New Concepts in Technical Trading Systems (1978), section III.
+    """
+    return _single(talib.ATR, _window("atr", window, 1), high, low, close)
+
+
+def macd(
+    close: Floats, fast: int = 12, slow: int = 26, signal: int = 9
+) -> tuple[Floats, Floats, Floats]:
+    """MACD line, its signal line and their difference, in price units.
+
+    NaN for the first ``slow + signal - 2`` bars. G. Appel, Technical Analysis (2005), chapter 8.
+    """
+    fast, slow = _window("macd.fast", fast, 2), _window("macd.slow", slow, 2)
+    signal = _window("macd.signal", signal, 1)
+    if fast >= slow:
+        raise ParameterError(field="macd.fast", value=fast, expected=f"less than slow ({slow})")
+    line, trigger, histogram = _call(talib.MACD, 3, (close,), fast, slow, signal)
+    return line, trigger, histogram
+
+
+def bollinger(close: Floats, window: int = 20, width: float = 2.0) -> tuple[Floats, Floats, Floats]:
+    """Upper, middle and lower band: mean plus and minus ``width`` population deviations.
+
+    NaN for the first ``window - 1`` bars. J. Bollinger, Bollinger on Bollinger Bands (2001).
+    """
+    window = _window("bollinger", window, 2)
+    upper, middle, lower = _call(talib.BBANDS, 3, (close,), window, width, width)
+    return upper, middle, lower
+
+
+def _window(name: str, value: int, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+        raise ParameterError(
+            field=f"{name}.window", value=value, expected=f"a whole number of bars from {low} up"
+        )
+    return int(value)
+
+
+def _single(function: Callable[..., Any], window: int, *columns: Floats) -> Floats:
+    result: Floats = _call(function, 1, columns, window)[0]
+    return result
+
+
+def _call(
+    function: Callable[..., Any], outputs: int, columns: tuple[Floats, ...], *arguments: float
+) -> Any:
+    if not len(columns[0]):  # TA-Lib takes an empty series for one that is all NaN, and raises
+        return tuple(np.empty(0) for _ in range(outputs))
+    result = function(*(np.ascontiguousarray(c, dtype=np.float64) for c in columns), *arguments)
+    return result if outputs > 1 else (result,)

@@ -1,0 +1,53 @@
+"""Trend following by two simple moving averages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from research.candles import Candles
+from research.errors import ParameterError
+from research.indicators import sma
+from research.strategy import Strategy, Targets, param
+
+
+@dataclass(frozen=True)
+class SmaCrossover(Strategy):
+    """Long while the fast average of the close is above the slow one, else out.
+
+    Confidence is d / (d + 1 %) of 100, where d is the distance between the averages as a share of
+    the slow one: 50 at one percent apart, 0 where they touch.
+    """
+
+    version: ClassVar[int] = 1
+    reasons: ClassVar[tuple[str, ...]] = (
+        "averages not ready",
+        "fast average above slow",
+        "fast average not above slow",
+    )
+
+    fast: int = param(20, low=2, high=1000)
+    slow: int = param(50, low=3, high=5000)
+
+    def check(self) -> None:
+        if self.fast >= self.slow:
+            raise ParameterError(
+                field="SmaCrossover.fast", value=self.fast, expected=f"less than slow ({self.slow})"
+            )
+
+    @property
+    def warmup(self) -> int:
+        return self.slow - 1
+
+    def targets(self, candles: Candles) -> Targets:
+        fast, slow = sma(candles.close, self.fast), sma(candles.close, self.slow)
+        ready = ~np.isnan(slow)
+        above = fast > slow
+        distance = np.abs(fast / slow - 1.0)
+        return Targets(
+            target=np.where(ready, above.astype(np.float64), np.nan),
+            confidence=100.0 * (distance / (distance + 0.01)),
+            reason=np.where(ready, np.where(above, 1, 2), 0),
+        )
