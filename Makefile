@@ -1,0 +1,63 @@
+# The developer loop. `make` alone lists the targets.
+#
+#   VENV=.venv      where the environment is built
+#   PYTHON=...      the interpreter to build it from (3.11 to 3.13; found by itself if not given)
+#   ARGS=...        passed on: make test ARGS="tests/unit -k risk"
+
+SHELL := bash
+VENV ?= .venv
+PY := $(VENV)/bin/python
+ARGS ?=
+
+# The paper-trading notebook runs under papermill, with a ledger and a slot: tests/notebooks does it.
+NOTEBOOKS := $(filter-out notebooks/paper_trading.ipynb,$(wildcard notebooks/*.ipynb))
+
+.PHONY: help install install-live lock demo test lint notebooks lab bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s%s\n", $$1, $$2}' Makefile
+
+install: $(VENV)/.full ## build .venv from requirements.lock (nothing else is touched)
+
+install-live: $(VENV)/.live ## the same without JupyterLab, vectorbt or llama-index: enough to paper-trade
+
+# Two stamps, because either install replaces the other: a new environment has neither.
+$(VENV)/.full: requirements.lock pyproject.toml
+	@PYTHON="$(PYTHON)" .ci/install $< $(VENV) .full
+
+$(VENV)/.live: requirements-live.lock pyproject.toml
+	@PYTHON="$(PYTHON)" .ci/install $< $(VENV) .live
+
+lock: ## resolve pyproject.toml anew into both lock files (needs uv)
+	uv lock
+	uv export --quiet --frozen --no-header --no-annotate --no-emit-project --all-extras > requirements.lock.new
+	uv export --quiet --frozen --no-header --no-annotate --no-emit-project --extra build > requirements-live.lock.new
+	mv requirements.lock.new requirements.lock
+	mv requirements-live.lock.new requirements-live.lock
+
+demo: install ## history to parity check, without a network
+	@$(VENV)/bin/candlebook demo $(ARGS)
+
+test: install ## the test suite, on two processes
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: install ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+notebooks: install ## execute every notebook, cell by cell
+	@test -n "$(NOTEBOOKS)" || { echo 'no notebook in notebooks/' >&2; exit 1; }
+	$(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env \
+	    --nbval-cell-timeout=120 $(NOTEBOOKS) $(ARGS)
+
+lab: install ## open JupyterLab on notebooks/
+	$(PY) -m jupyterlab notebooks $(ARGS)
+
+bench: install ## every benchmark in tests/bench, as tables
+	@$(PY) -m tests.bench $(ARGS)
+
+clean: ## remove caches; keeps .venv, data and promoted artefacts
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find research live tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find notebooks -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
