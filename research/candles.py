@@ -394,7 +394,7 @@ def _detail(c: Candles, i: int, kind: DefectKind) -> str:
         return f"follows {iso(int(c.ts[i - 1]))}"
     if kind in (DefectKind.OFF_GRID, DefectKind.FORMING):
         return f"timeframe {c.timeframe}"
-    return ", ".join(f"{name} {getattr(c, name)[i]!r}" for name in COLUMNS)
+    return ", ".join(f"{name} {float(getattr(c, name)[i])!r}" for name in COLUMNS)
 
 
 def require_sound(
