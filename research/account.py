@@ -2,35 +2,225 @@
 
 These are the frozen, validated values that a backtest, a sweep and a paper run share. Percent
 fields end in ``_pct`` (5 means 5 %), money in ``_usd`` (the quote currency), rates in ``_rate``
-(0.001 means 0.1 %), slippage in basis points (``_bps``). All times of day are UTC.
+(0.001 means 0.1 %), slippage in basis points (``_bps``). All times of day are UTC. A wrong value
+is told in our own words, by ``complaints``, whoever gave it: a person or a file in params/.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticKnownError
 
-from research.errors import ParameterError, UnknownNameError
+from research.errors import CandlebookError, ParameterError, UnknownNameError
 
-__all__ = ["WEEKDAYS", "Account", "Filters", "Frozen", "Limits", "Stops", "TradingHours"]
+__all__ = [
+    "WEEKDAYS",
+    "Account",
+    "Complaint",
+    "FeeRate",
+    "Filters",
+    "Frozen",
+    "Limits",
+    "Percent",
+    "Positive",
+    "Size",
+    "SlippageBps",
+    "Step",
+    "Stops",
+    "TradingHours",
+    "combined",
+    "complaints",
+    "did_you_mean",
+    "dotted",
+]
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Percent = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
-Step = Annotated[Decimal, Field(gt=0, allow_inf_nan=False)]
-Size = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
+E = TypeVar("E", bound=CandlebookError)
+PathTo = tuple[str | int, ...]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """A question that names the known word nearest to ``word``, or None where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"Did you mean {near[0]}?" if near else None
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """A path as people write it: ``("symbols", 0, "base")`` is ``symbols[0].base``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
+def combined(errors: Sequence[E]) -> E:
+    """The first error, whose text now holds every error, one a line. ``errors`` is not empty."""
+    first = errors[0]
+    first.args = ("\n".join(str(error) for error in errors),)
+    return first
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """What is wrong at ``path``: either ``expected`` (and got ``value``), or a whole ``message``.
+
+    A message stands for what has no value to show: an unknown key, a missing one.
+    """
+
+    path: PathTo
+    value: object
+    expected: str | None
+    message: str = ""
+    remedy: str | None = None
+
+    def error(self, kind: type[E], field: str) -> E:
+        """The error to raise; ``field`` names the place, file and all."""
+        if self.expected is None:
+            return kind(self.message, field=field, remedy=self.remedy)
+        return kind(field=field, value=self.value, expected=self.expected, remedy=self.remedy)
+
+
+def complaints(err: ValidationError, model: type[BaseModel]) -> list[Complaint]:
+    """Every error of a validation of ``model`` in our words; pydantic's own are for programmers."""
+    return [_complaint(error, model) for error in err.errors(include_url=False)]
+
+
+def _complaint(error: ErrorDetails, model: type[BaseModel]) -> Complaint:
+    path = tuple(part for part in error["loc"] if part != "[key]")
+    owner, kind, bounds = _field_at(model, path)
+    if error["type"] == "extra_forbidden" and owner is not None:
+        known = list(owner.model_fields)
+        message = f"unknown; expected one of {', '.join(known)}"
+        return Complaint(path, None, None, message, did_you_mean(str(path[-1]), known))
+    phrase = _phrase(error, kind, bounds)
+    if error["type"] == "missing":
+        return Complaint(path, None, None, f"missing; expected {phrase}")
+    return Complaint(path, error["input"], phrase)
+
+
+_NUMBER_ERRORS = re.compile(
+    r"(float|int|decimal)_\w+|finite_number|(greater|less)_than(_equal)?|multiple_of"
+)
+_PHRASES = {
+    "bool": "true or false",
+    "str": "text (in quotes where it looks like a number or a date)",
+    "string": "text (in quotes where it looks like a number or a date)",
+    "date": "a date such as 2021-10-12",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a mapping of keys to values",
+    "model": "a mapping of keys to values",
+    "path": "a path",
+}
+
+
+def _phrase(error: ErrorDetails, kind: Any, bounds: dict[str, Any]) -> str:
+    """What was expected, as the end of the sentence "expected ..."."""
+    code, context = error["type"], error.get("ctx", {})
+    if code == "value_error":
+        return str(context["error"])
+    if code == "literal_error":
+        options = [str(option) for option in get_args(kind)]
+        return options[0] if len(options) == 1 else f"one of {', '.join(options)}"
+    if code == "string_pattern_mismatch":
+        return f"text of the form {context['pattern']}"
+    if _NUMBER_ERRORS.fullmatch(code) or (code == "missing" and kind in (int, float, Decimal)):
+        return _number(kind, bounds, parsed="than" in code)
+    family = code.partition("_")[0]
+    if code == "missing":
+        family = "model" if _is_model(kind) else getattr(get_origin(kind) or kind, "__name__", "")
+    return _PHRASES.get(family, "another value")
+
+
+def _number(kind: Any, bounds: dict[str, Any], parsed: bool) -> str:
+    noun = "a whole number" if kind is int else "a number"
+    if bounds == {"gt": 0} and not parsed:
+        return noun.replace("a ", "a positive ", 1)
+    if bounds.keys() == {"ge", "le"}:
+        return f"{noun} from {bounds['ge']:g} to {bounds['le']:g}"
+    words = {"gt": "greater than", "ge": "of at least", "lt": "less than", "le": "at most"}
+    said = " and ".join(f"{words[name]} {bound:g}" for name, bound in bounds.items())
+    return f"{noun} {said}".rstrip()
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _field_at(model: type[BaseModel], path: PathTo) -> tuple[Any, Any, dict[str, Any]]:
+    """The model that owns the last part of ``path``, that field's type and its bounds."""
+    owner: Any = None
+    kind: Any = model
+    bounds: dict[str, Any] = {}
+    for part in path:
+        if _is_model(kind):
+            owner = kind
+            field = owner.model_fields.get(part)
+            kind, bounds = (
+                (object, {}) if field is None else _unwrapped(field.annotation, field.metadata)
+            )
+        else:
+            inner = get_args(kind) or (object,)
+            kind, bounds = _unwrapped(inner[-1] if get_origin(kind) is dict else inner[0])
+    return owner, kind, bounds
+
+
+def _unwrapped(annotation: Any, metadata: Sequence[Any] = ()) -> tuple[Any, dict[str, Any]]:
+    """The type inside Annotated and Optional, and the bounds written around it."""
+    facts = [fact for item in metadata for fact in getattr(item, "metadata", [item])]
+    bounds = {
+        name: getattr(fact, name)
+        for name in ("gt", "ge", "lt", "le")
+        for fact in facts
+        if getattr(fact, name, None) is not None
+    }
+    if get_origin(annotation) is Annotated:
+        kind, inner = _unwrapped(get_args(annotation)[0], annotation.__metadata__)
+        return kind, bounds | inner
+    if get_origin(annotation) in (Union, UnionType):
+        kind, inner = _unwrapped(get_args(annotation)[0])
+        return kind, bounds | inner
+    return annotation, bounds
+
+
+def _no_truth_value(value: object) -> object:
+    # pydantic and Python take True for 1; "fee_rate: yes" is a mistake, not a fee of 100 %.
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value
+
+
+_Number = BeforeValidator(_no_truth_value)
+Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
+Percent = Annotated[float, _Number, Field(gt=0, le=100, allow_inf_nan=False)]
+PartPercent = Annotated[float, _Number, Field(gt=0, lt=100, allow_inf_nan=False)]
+FeeRate = Annotated[float, _Number, Field(ge=0, lt=0.1, allow_inf_nan=False)]
+SlippageBps = Annotated[float, _Number, Field(ge=0, lt=1000, allow_inf_nan=False)]
+Step = Annotated[Decimal, _Number, Field(gt=0, allow_inf_nan=False)]
+Size = Annotated[Decimal, _Number, Field(ge=0, allow_inf_nan=False)]
 
 
 class Frozen(BaseModel):
     """A frozen, hashable value; unknown fields are refused.
 
-    Built by hand, a wrong value raises ParameterError that names the field; loaded from a file it
-    is settings.py that names the file as well.
+    A wrong value raises ParameterError, which names every wrong field by its path from this value
+    down. Inside a plain pydantic model it raises nothing itself, so that settings.py can tell all
+    that is wrong in a file at once, and where.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -39,13 +229,34 @@ class Frozen(BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as err:
-            first = err.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ParameterError(
-                field=f"{type(self).__name__}.{where}" if where else type(self).__name__,
-                value=first["input"],
-                expected=first["msg"],
-            ) from None
+            raise self._refusal(err) from None
+
+    # Without this mark pydantic calls __init__ for nested values too, and the first wrong one
+    # would end the validation without its path; pydantic's own RootModel is marked the same way.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as err:
+            raise cls._refusal(err) from None
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        try:
+            return super().model_validate_json(json_data, **options)
+        except ValidationError as err:
+            raise cls._refusal(err) from None
+
+    @classmethod
+    def _refusal(cls, err: ValidationError) -> ParameterError:
+        return combined(
+            [
+                one.error(ParameterError, dotted((cls.__name__, *one.path)))
+                for one in complaints(err, cls)
+            ]
+        )
 
 
 class TradingHours(Frozen):
@@ -59,9 +270,12 @@ class TradingHours(Frozen):
     end: str = "24:00"
     days: tuple[str, ...] = WEEKDAYS
 
-    @field_validator("start", "end")
+    @field_validator("start", "end", mode="before")
     @classmethod
-    def _is_time(cls, text: str) -> str:
+    def _is_time(cls, text: object) -> object:
+        # YAML 1.1 reads an unquoted 10:30 as the number 630.
+        if not isinstance(text, str):
+            raise ValueError('a UTC time of day in quotes, such as "08:30"')
         if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d|24:00", text):
             raise ValueError("a UTC time of day such as 08:30")
         return text
@@ -99,7 +313,7 @@ class Limits(Frozen):
     max_daily_loss_pct: Percent = 2.0
     max_daily_loss_usd: Positive | None = None
     max_drawdown_pct: Percent = 10.0
-    max_positions: Annotated[int, Field(ge=1, le=1000)] = 3
+    max_positions: Annotated[int, _Number, Field(ge=1, le=1000)] = 3
     trading_hours: TradingHours = TradingHours()
     kill_switch_armed: bool = True
     on_trip: Literal["hold", "flatten"] = "hold"
@@ -112,9 +326,9 @@ class Stops(Frozen):
     order and does not.
     """
 
-    stop_loss_pct: Annotated[float, Field(gt=0, lt=100, allow_inf_nan=False)] | None = None
+    stop_loss_pct: PartPercent | None = None
     take_profit_pct: Positive | None = None
-    trailing_stop_pct: Annotated[float, Field(gt=0, lt=100, allow_inf_nan=False)] | None = None
+    trailing_stop_pct: PartPercent | None = None
 
 
 class Filters(Frozen):
@@ -136,7 +350,11 @@ class Filters(Frozen):
         if self.max_quantity < self.lot_step:
             raise ValueError("max_quantity of at least one lot_step")
         numerator, _ = self.lot_ratio()
-        if self.max_quantity / self.lot_step * numerator >= 2**53:
+        try:
+            exact = self.max_quantity / self.lot_step * numerator < 2**53
+        except ArithmeticError:  # past the range of Decimal itself
+            exact = False
+        if not exact:
             raise ValueError("max_quantity / lot_step below 2^53, so that lots are exact")
         return self
 
@@ -153,8 +371,8 @@ class Account(Frozen):
     """
 
     initial_cash: Positive = 10_000.0
-    fee_rate: Annotated[float, Field(ge=0, lt=0.1, allow_inf_nan=False)] = 0.001
-    slippage_bps: Annotated[float, Field(ge=0, lt=1000, allow_inf_nan=False)] = 5.0
+    fee_rate: FeeRate = 0.001
+    slippage_bps: SlippageBps = 5.0
     limits: Limits | None = Limits()
     stops: Stops = Stops()
     filters: dict[str, Filters] | None = None

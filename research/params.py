@@ -1,0 +1,188 @@
+"""What may stand in params/*.yaml and in the environment: one model a file.
+
+``GeneralFile`` is settings.yaml, ``RiskFile`` risk_limits.yaml, ``FilterSnapshot`` a file in
+params/filters/, ``Environment`` what comes from variables alone. An unknown key is refused; a
+key that is left out keeps the default that stands here or in account.py.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from research.account import (
+    FeeRate,
+    Filters,
+    Frozen,
+    Limits,
+    Positive,
+    SlippageBps,
+    Step,
+    Stops,
+)
+
+__all__ = [
+    "Environment",
+    "FilterSnapshot",
+    "GeneralFile",
+    "RiskFile",
+    "StrategiesFile",
+    "StrategySettings",
+    "SymbolSettings",
+    "SymbolsFile",
+    "Timeframe",
+]
+
+# Equal to candles.TIMEFRAMES (tested); importing that would cost the second that pandas takes.
+Timeframe = Literal["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d"]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
+Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9]{2,30}$")]
+Asset = Annotated[str, Field(pattern=r"^[A-Z0-9]{1,15}$")]
+
+
+def _parameter(value: Any) -> Any:
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if not finite or not isinstance(value, (bool, int, float, str)):
+        raise ValueError("a finite number, true or false, or text")
+    return value
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names or len(set(names)) != len(names):
+        raise ValueError("at least one symbol, and each once")
+    return names
+
+
+def _paper_only(mode: object) -> object:
+    mode = mode.lower() if isinstance(mode, str) else mode
+    if mode != "paper":
+        raise ValueError("paper (live trading is not available in this version, only paper)")
+    return mode
+
+
+def _http_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", text):
+        raise ValueError("a base URL such as https://host/path, with no user, password or query")
+    return text.rstrip("/")
+
+
+def _webhook(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"https?://[^\s/]+\S*", secret.get_secret_value()):
+        raise ValueError("a URL that starts with https:// or http://")
+    return secret
+
+
+def _database_url(text: str) -> str:
+    if not re.fullmatch(r"(sqlite|postgresql)(\+\w+)?://\S*", text):
+        raise ValueError("a database URL that starts with sqlite:/// or postgresql://")
+    return text
+
+
+Parameter = Annotated[int | float | bool | str, PlainValidator(_parameter)]
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+
+
+class SymbolSettings(Frozen):
+    """One market: ``symbol`` is base then quote; ``enabled`` makes it one of the defaults.
+
+    ``min_trade_size`` (base asset) is our own floor above the exchange's.
+    """
+
+    symbol: Symbol
+    base: Asset
+    quote: Asset
+    enabled: bool = True
+    min_trade_size: Step
+
+    @model_validator(mode="after")
+    def _is_base_and_quote(self) -> SymbolSettings:
+        if self.symbol != self.base + self.quote:
+            raise ValueError(f"a symbol made of base and quote, {self.base}{self.quote}")
+        return self
+
+
+class StrategySettings(Frozen):
+    """One named strategy: its class by name, its parameters, and what it trades."""
+
+    strategy: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]{0,60}$")]
+    parameters: Annotated[dict[Name, Parameter], Field(default_factory=dict)]
+    symbols: Annotated[tuple[Symbol, ...], AfterValidator(_each_once)]
+    timeframe: Timeframe
+
+
+class FilterSnapshot(Frozen):
+    """The filters of one exchange as they were on a day; ``source`` says where they were read."""
+
+    exchange: Literal["binance"]
+    taken_at: date
+    source: str
+    filters: dict[Symbol, Filters]
+
+    @field_validator("filters")
+    @classmethod
+    def _only_the_exchange(cls, filters: dict[str, Filters]) -> dict[str, Filters]:
+        if any("min_trade_size" in one.model_fields_set for one in filters.values()):
+            raise ValueError("no min_trade_size here; it is ours and stands in params/symbols.yaml")
+        return filters
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class GeneralFile(_Section):
+    trading_mode: Annotated[Literal["paper"], BeforeValidator(_paper_only)] = "paper"
+    exchange: Literal["binance"] = "binance"
+    exchange_url: Annotated[str, AfterValidator(_http_url)] | None = None
+    timeframe: Timeframe = "1h"
+    data_dir: Path = Path("data")
+    initial_cash: Positive = 10_000.0
+    fee_rate: FeeRate = 0.001
+    slippage_bps: SlippageBps = 5.0
+
+
+class SymbolsFile(_Section):
+    symbols: tuple[SymbolSettings, ...] = ()
+
+    @field_validator("symbols")
+    @classmethod
+    def _unique(cls, symbols: tuple[SymbolSettings, ...]) -> tuple[SymbolSettings, ...]:
+        names = [one.symbol for one in symbols]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"each symbol once, but {', '.join(twice)} stands twice")
+        return symbols
+
+
+class StrategiesFile(_Section):
+    strategies: dict[Name, StrategySettings] = {}
+
+
+class RiskFile(_Section):
+    limits: Limits = Limits()
+    stops: Stops = Stops()
+
+
+class Environment(_Section):
+    database_url: DatabaseUrl | None = None
+    replay_database_url: DatabaseUrl | None = None
+    shared: Path | None = None
+    openai_api_key: SecretStr | None = None
+    telegram_bot_token: SecretStr | None = None
+    telegram_chat_id: SecretStr | None = None
+    alert_webhook_url: Annotated[SecretStr, AfterValidator(_webhook)] | None = None
