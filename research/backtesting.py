@@ -1,0 +1,303 @@
+"""One run of a strategy over history: ``backtest(...)`` folds the engine and hands out the result.
+
+A ``Backtest`` is frozen: what it shows (signals, orders, fills, trades, equity, figures) is
+derived from the engine's log when asked for. It prints itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from research.account import Account
+from research.blotter import (
+    Decision,
+    Desk,
+    Fill,
+    Order,
+    Rows,
+    Said,
+    Trade,
+    close_rows,
+    open_rows,
+    round_trips,
+    said_of,
+    settled,
+)
+from research.candles import CandleSet, Ints, iso, require_sound, utc_ms
+from research.engine import Log, State, fold, opening_state
+from research.errors import HistoryMissing, InputError
+from research.metrics import METRICS, Metrics, metrics_of, tally_log
+from research.risk import Rules, rules_for
+from research.settings import load_settings
+from research.strategy import Strategy, Targets, compute_targets
+from research.tape import Intervention, Tape, tape_of
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["Backtest", "backtest", "default_account"]
+
+
+def default_account(symbols: Sequence[str]) -> Account:
+    """The account that the project's settings describe, for these symbols.
+
+    Raises UnknownNameError for a symbol without exchange filters in the settings.
+    """
+    return load_settings().account(symbols)
+
+
+def backtest(
+    strategy: Strategy,
+    candles: CandleSet,
+    account: Account | None = None,
+    *,
+    trade_from: str | int | None = None,
+    interventions: Sequence[Intervention] = (),
+    name: str = "backtest",
+) -> Backtest:
+    """Run ``strategy`` over ``candles`` on one cash account; returns a Backtest.
+
+    ``account`` defaults to the project's settings. ``trade_from`` (a UTC time) is when trading
+    starts, flat: earlier candles only warm the indicators. ``interventions`` are kill-switch moves
+    by people; ``name`` is the account's name, which order ids are made of.
+
+    Raises HistoryMissing for an empty series, CandlesRejected for unsound candles, GapNotAccepted
+    for a gap that nobody has accepted, InputError for a start that leaves nothing to trade.
+    """
+    for one in candles:
+        if not len(one):
+            raise HistoryMissing(
+                "no candles in this range",
+                field=f"{one.symbol} {one.timeframe}",
+                remedy="candlebook history show lists what is stored.",
+            )
+        require_sound(one)
+    candles.require_gaps_accepted()
+    account = account or default_account(candles.symbols)
+    start = None if trade_from is None else utc_ms(trade_from)
+    rules = rules_for(account, candles.symbols)
+    targets = tuple(compute_targets(strategy, one) for one in candles)
+    tape = tape_of(candles, targets, interventions, start)
+    if not len(tape.close_time):
+        last_close = iso(int(candles.clock()[-1]) + candles.bar_ms)
+        raise InputError(
+            field="trade_from",
+            value=trade_from,
+            expected=f"a time up to the last close, {last_close}",
+        )
+    last, log = fold(opening_state(account.initial_cash, len(candles)), tape, rules)
+    desk = Desk(name, strategy.name, candles.symbols, rules)
+    return Backtest(strategy, candles, account, desk, targets, tape, log, last)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Backtest:
+    """The result of one run. Frames are indexed by UTC time; money is in quote currency.
+
+    ``metrics`` (figures), ``equity`` and ``drawdown`` (series at each close), ``signals``,
+    ``orders``, ``fills``, ``trades`` (frames), ``halted_at``, ``plot()``, ``report(path)``, and
+    ``portfolio``, a vectorbt Portfolio built from the engine's fills.
+    """
+
+    strategy: Strategy
+    candles: CandleSet
+    account: Account
+    desk: Desk
+    targets: tuple[Targets, ...]
+    tape: Tape
+    log: Log
+    last: State
+
+    @property
+    def name(self) -> str:
+        """The account's name."""
+        return self.desk.account
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        return self.candles.symbols
+
+    @property
+    def rules(self) -> Rules:
+        return self.desk.rules
+
+    @cached_property
+    def close_time(self) -> pd.DatetimeIndex:
+        """Close of every bar in the run, UTC."""
+        return _utc_index(self.tape.close_time, "close_time")
+
+    @cached_property
+    def equity(self) -> pd.Series:
+        """Equity at each bar's close."""
+        return pd.Series(self.log.equity, self.close_time, name="equity")
+
+    @cached_property
+    def drawdown(self) -> pd.Series:
+        """Fall of equity from its highest close before, as a fraction; 0 at a new high."""
+        peak = np.maximum.accumulate(np.append(self.account.initial_cash, self.log.equity))[1:]
+        return pd.Series(1.0 - self.log.equity / peak, self.close_time, name="drawdown")
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The figures of the run; see research.metrics.METRICS for what each means."""
+        cash = self.account.initial_cash
+        return metrics_of(tally_log(self.log, self.rules, cash), cash, self.candles.bar_ms)
+
+    @property
+    def halted_at(self) -> pd.Timestamp | None:
+        """Close of the first bar after which the kill switch stood tripped, or None."""
+        tripped = np.flatnonzero(self.log.tripped)
+        return self.close_time[int(tripped[0])] if len(tripped) else None
+
+    @cached_property
+    def rows(self) -> tuple[Rows, ...]:
+        """The blotter's rows of every phase in which something happened, in order of time."""
+        log, bar_ms = self.log, self.candles.bar_ms
+        busy = (
+            (log.fill_since != 0)
+            | (log.stop_lots != 0)
+            | (log.order_lots != 0)
+            | (log.cancel_lots != 0)
+        ).any(axis=1)
+        rows = []
+        for t in np.flatnonzero(busy):
+            close = int(self.tape.close_time[t])
+            rows.append(open_rows(self.desk, log, int(t), close - bar_ms))
+            rows.append(close_rows(self.desk, log, int(t), close, self.said(int(t))))
+        return tuple(rows)
+
+    def said(self, t: int) -> list[Said | None]:
+        """What the strategy said at bar ``t`` of the run, one entry a symbol."""
+        said: list[Said | None] = []
+        for s, targets in enumerate(self.targets):
+            i = int(self._candle_of[t, s])
+            said.append(None if i < 0 else said_of(self.strategy, targets, i))
+        return said
+
+    @cached_property
+    def _candle_of(self) -> Ints:
+        opens = self.tape.close_time - self.candles.bar_ms
+        position = np.full(self.tape.present.shape, -1, np.int64)
+        for s, one in enumerate(self.candles):
+            here = self.tape.present[:, s]
+            position[here, s] = np.searchsorted(one.ts, opens[here])
+        return position
+
+    @cached_property
+    def order_list(self) -> list[Order]:
+        """Every order, each with its ending, in order of decision."""
+        return settled(self.rows)
+
+    @cached_property
+    def fill_list(self) -> list[Fill]:
+        """Every fill in order of time."""
+        return [fill for rows in self.rows for fill in rows.fills]
+
+    @cached_property
+    def trade_list(self) -> list[Trade]:
+        """Every round trip that has ended."""
+        return round_trips(self.fill_list, self.intents)
+
+    @cached_property
+    def intents(self) -> dict[str, str]:
+        """Why each order exists, by order id."""
+        return {order.order_id: order.intent for order in self.order_list}
+
+    def decisions(self, t: int) -> tuple[Decision, ...]:
+        """Signals and refusals at bar ``t`` of the run."""
+        close = int(self.tape.close_time[t])
+        return close_rows(self.desk, self.log, t, close, self.said(t)).decisions
+
+    @cached_property
+    def signals(self) -> pd.DataFrame:
+        """One row a bar and symbol: action, confidence, target, reason, and the gate's code."""
+        rows = [one for t in range(len(self.close_time)) for one in self.decisions(t)]
+        return _frame(
+            (
+                {**dataclasses.asdict(one.signal), "target": one.target, "code": one.code}
+                for one in rows
+            ),
+            "timestamp",
+        )
+
+    @cached_property
+    def orders(self) -> pd.DataFrame:
+        """One row an order, indexed by the close at which it was decided."""
+        return _frame(map(dataclasses.asdict, self.order_list), "decided_at", Order)
+
+    @cached_property
+    def fills(self) -> pd.DataFrame:
+        """One row a fill, indexed by time."""
+        return _frame(map(dataclasses.asdict, self.fill_list), "at", Fill)
+
+    @cached_property
+    def trades(self) -> pd.DataFrame:
+        """One row a round trip, indexed by its end."""
+        return _frame(map(dataclasses.asdict, self.trade_list), "closed_at", Trade)
+
+    def digest(self) -> str:
+        """SHA-256 over every order and fill: two runs with the same digest traded the same."""
+        sha = hashlib.sha256()
+        for one in (*self.order_list, *self.fill_list):
+            sha.update(repr(one).encode())
+        return sha.hexdigest()
+
+    @cached_property
+    def portfolio(self) -> Any:
+        """A vectorbt Portfolio built from the engine's fills: its statistics and charts, and an
+        independent referee of the equity. Needs the extra ``notebooks``."""
+        from research.vectorbt_adapter import portfolio_of
+
+        return portfolio_of(self)
+
+    def plot(self) -> go.Figure:
+        """Equity with drawdown and trades, as a plotly figure."""
+        from research.report import run_figure
+
+        return run_figure(self)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the whole run as one HTML page that works offline; returns its path."""
+        from research.report import write_report
+
+        return write_report(self, Path(path))
+
+    def summary(self) -> pd.Series:
+        """The figures by their full names."""
+        return pd.Series({METRICS[k][0]: v for k, v in self.metrics._asdict().items()})
+
+    def __repr__(self) -> str:
+        from research.report import run_text
+
+        return run_text(self)
+
+    def _repr_html_(self) -> str:
+        from research.report import run_html
+
+        return run_html(self)
+
+
+def _utc_index(ts: Any, name: str) -> pd.DatetimeIndex:
+    moments = np.asarray(ts, np.int64).astype("datetime64[ms]")
+    return pd.DatetimeIndex(moments, name=name).tz_localize("UTC")
+
+
+_MOMENTS = {"timestamp", "decided_at", "ended_at", "at", "opened_at", "closed_at"}
+
+
+def _frame(rows: Any, index: str, kind: type | None = None) -> pd.DataFrame:
+    columns = [field.name for field in dataclasses.fields(kind)] if kind is not None else None
+    frame = pd.DataFrame(list(rows), columns=columns)
+    for name in _MOMENTS & set(frame.columns):
+        moments = _utc_index(frame[name].to_numpy(), name)
+        frame[name] = moments.where(frame[name].to_numpy() != 0) if name == "ended_at" else moments
+    return frame.set_index(index)

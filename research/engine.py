@@ -1,0 +1,509 @@
+"""The only simulator: a fold of one ``step`` over bars.
+
+The state after bar ``t`` is ``step(state, bar t)``, whoever calls it: a backtest and a sweep run
+this source compiled by numba, paper trading runs it as plain Python, and both give the same bits.
+A step has two phases, and paper trading commits each on its own:
+
+1. open:  orders decided at the last close fill at this bar's open, sells before buys, with
+          slippage and fee; a buy shrinks to what cash can pay.
+2. close: stops act within the bar (a gap through the stop fills at the open); the account is
+          marked; the kill switch and the gate have their say; targets that *changed* become
+          orders for the next open, sells before buys.
+
+Units: times in UTC milliseconds, money in quote currency, positions in whole lots. Symbols keep
+the run's order throughout. Arrays are ``[bar][symbol]``; lists serve as well as numpy arrays.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from research import risk
+from research.candles import DAY
+from research.compiled import compile_kernel
+from research.risk import (
+    CASH,
+    OK,
+    Rules,
+    account_refusal,
+    affordable_lots,
+    drawdown_reached,
+    entry_refusal,
+    exchange_refusal,
+    quantity_of,
+    wanted_lots,
+)
+from research.tape import KILLED, RESET, TRIPPED_AFTER, Tape
+
+__all__ = [
+    "INTENTS",
+    "KERNEL_MODULES",
+    "STOPS",
+    "Log",
+    "State",
+    "as_arrays",
+    "clear_row",
+    "close_phase",
+    "copied",
+    "fold",
+    "new_log",
+    "open_phase",
+    "opening_state",
+    "step",
+]
+
+# The modules whose functions a kernel is made of.
+KERNEL_MODULES: Final = (risk, sys.modules[__name__])
+
+# Why an order exists; the number is what the log holds, the name what the ledger stores.
+ENTRY: Final = 1
+EXIT: Final = 2
+FLATTEN: Final = 3
+STOP_LOSS: Final = 4
+TRAILING_STOP: Final = 5
+TAKE_PROFIT: Final = 6
+INTENTS: Final = {
+    ENTRY: "entry",
+    EXIT: "exit",
+    FLATTEN: "flatten",
+    STOP_LOSS: "stop_loss",
+    TRAILING_STOP: "trailing_stop",
+    TAKE_PROFIT: "take_profit",
+}
+STOPS: Final = frozenset(INTENTS[n] for n in (STOP_LOSS, TRAILING_STOP, TAKE_PROFIT))
+
+
+class State(NamedTuple):
+    """Everything that one bar hands to the next. The sequences hold one value a symbol.
+
+    ``pending`` are signed lots waiting for the next open, decided at ``pending_since`` (close
+    time) for the reason ``pending_intent``; ``acted`` is the target last acted on; ``last`` the
+    last close; ``entry`` the average entry price and ``high`` the highest price since entry.
+    """
+
+    cash: float
+    equity: float
+    peak: float
+    day: int
+    day_base: float
+    tripped: bool
+    lots: Any
+    pending: Any
+    pending_since: Any
+    pending_intent: Any
+    acted: Any
+    last: Any
+    entry: Any
+    high: Any
+
+
+class Log(NamedTuple):
+    """Everything a run did, ``[bar][symbol]``; the last five hold one value a bar.
+
+    A fill has ``fill_since`` (its order's close time) set, also where cash paid for nothing and
+    ``fill_lots`` is 0. ``action`` is 1 buy, -1 sell, 0 hold; ``code`` why nothing came of it.
+    """
+
+    fill_lots: Any
+    fill_price: Any
+    fill_fee: Any
+    fill_code: Any
+    fill_since: Any
+    fill_intent: Any
+    stop_lots: Any
+    stop_price: Any
+    stop_fee: Any
+    stop_intent: Any
+    action: Any
+    code: Any
+    order_lots: Any
+    order_intent: Any
+    cancel_lots: Any
+    cancel_since: Any
+    cancel_intent: Any
+    cash: Any
+    equity: Any
+    peak: Any
+    day_base: Any
+    tripped: Any
+
+
+_LOG_FLOATS = {"fill_price", "fill_fee", "stop_price", "stop_fee"}
+_LOG_BAR = {"cash", "equity", "peak", "day_base", "tripped"}
+
+
+def new_log(bars: int, symbols: int) -> Log:
+    """An empty log of numpy arrays for this many bars and symbols."""
+
+    def column(name: str) -> Any:
+        if name in _LOG_BAR:
+            return np.zeros(bars, bool if name == "tripped" else np.float64)
+        return np.zeros((bars, symbols), np.float64 if name in _LOG_FLOATS else np.int64)
+
+    return Log(*(column(name) for name in Log._fields))
+
+
+def opening_state(cash: float, symbols: int) -> State:
+    """Flat, untripped, with nothing decided yet; sequences are lists."""
+    zeros, nothing = [0] * symbols, [0.0] * symbols
+    return State(
+        cash=cash,
+        equity=cash,
+        peak=cash,
+        day=-1,
+        day_base=cash,
+        tripped=False,
+        lots=zeros,
+        pending=list(zeros),
+        pending_since=list(zeros),
+        pending_intent=list(zeros),
+        acted=nothing,
+        last=[math.nan] * symbols,
+        entry=list(nothing),
+        high=list(nothing),
+    )
+
+
+def copied(state: State) -> State:
+    """The same state with lists of its own, so that a step cannot touch the caller's."""
+    return State._make(
+        v.tolist() if isinstance(v, np.ndarray) else list(v) if isinstance(v, list) else v
+        for v in state
+    )
+
+
+def step(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: int) -> State:
+    """One whole bar: the state after bar ``t`` from the state before it.
+
+    Writes row ``row`` of the log, which must be clear; the sequences of ``state`` are changed in
+    place, so pass a copy where that matters.
+    """
+    opened = open_phase(state, tape, t, rules, log, row)
+    return close_phase(opened, tape, t, rules, log, row)
+
+
+def open_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: int) -> State:
+    """Fill pending orders at the open of bar ``t``; writes row ``row`` of the log.
+
+    The sequences of ``state`` are changed in place: pass a copy where that matters.
+    """
+    cash = state.cash
+    for selling in (True, False):
+        for s in range(len(state.lots)):
+            pending = state.pending[s]
+            if pending == 0 or (pending < 0) != selling or not tape.present[t][s]:
+                continue
+            code = OK
+            if selling:
+                price = tape.open[t][s] * (1.0 - rules.slippage)
+                lots = -pending
+            else:
+                price = tape.open[t][s] * (1.0 + rules.slippage)
+                lots = affordable_lots(cash, pending, price, rules, s)
+                if lots < pending:
+                    code = CASH
+                    if exchange_refusal(lots, price, rules, s) != OK:
+                        lots = 0
+            notional = quantity_of(lots, rules, s) * price
+            fee = notional * rules.fee_rate
+            if selling:
+                cash = cash + (notional - fee)
+                _reduce(state, s, lots)
+            elif lots > 0:
+                cash = cash - (notional + fee)
+                _enlarge(state, s, lots, price)
+            log.fill_lots[row][s] = -lots if selling else lots
+            log.fill_price[row][s] = price
+            log.fill_fee[row][s] = fee
+            log.fill_code[row][s] = code
+            log.fill_since[row][s] = state.pending_since[s]
+            log.fill_intent[row][s] = state.pending_intent[s]
+            _forget_pending(state, s)
+    return _with_account(state, cash, state.equity, state.peak, state.day, state.day_base)
+
+
+def close_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: int) -> State:
+    """Stops, mark, kill switch, gate and orders at the close of bar ``t``.
+
+    Writes row ``row`` of the log; the sequences of ``state`` are changed in place.
+    """
+    close_time = tape.close_time[t]
+    cash = _run_stops(state, tape, t, rules, log, row)
+    equity = _mark(state, cash, tape, t, rules)
+    peak = max(state.peak, equity)
+    day, day_base = state.day, state.day_base
+    if close_time // DAY != day:
+        # The base is the mark at 00:00: this one, or the last before it where no bar closed then.
+        day = close_time // DAY
+        day_base = equity if close_time % DAY == 0 else state.equity
+
+    tripped, killed, event = state.tripped, False, tape.events[t]
+    if event != 0:
+        tripped = event & TRIPPED_AFTER != 0
+        killed = event & KILLED != 0
+        if event & RESET != 0:
+            peak = equity
+    if killed:
+        _cancel_entries(state, log, row)
+
+    refusal = account_refusal(tripped, close_time, equity, day_base, peak, rules)
+    _decide_exits(state, equity, tape, t, rules, log, row)
+    _decide_entries(state, equity, refusal, tape, t, rules, log, row)
+
+    trips_itself = rules.armed and not tripped and drawdown_reached(equity, peak, rules)
+    if trips_itself:
+        tripped = True
+        _cancel_entries(state, log, row)
+    if rules.flatten and tripped and (killed or trips_itself):
+        _flatten(state, close_time, rules, log, row)
+
+    log.cash[row] = cash
+    log.equity[row] = equity
+    log.peak[row] = peak
+    log.day_base[row] = day_base
+    log.tripped[row] = tripped
+    marked = _with_account(state, cash, equity, peak, day, day_base)
+    return _with_switch(marked, tripped)
+
+
+def _run_stops(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: int) -> float:
+    """Protective exits inside bar ``t``; returns cash. What the open decides comes first, and of
+    a stop and a target inside one bar the stop does."""
+    cash = state.cash
+    for s in range(len(state.lots)):
+        if state.lots[s] == 0 or not tape.present[t][s]:
+            continue
+        opened = tape.open[t][s]
+        loss = state.entry[s] * (1.0 - rules.stop_loss) if rules.stop_loss > 0.0 else 0.0
+        trail = state.high[s] * (1.0 - rules.trailing_stop) if rules.trailing_stop > 0.0 else 0.0
+        stop = max(loss, trail)
+        goal = state.entry[s] * (1.0 + rules.take_profit) if rules.take_profit > 0.0 else math.inf
+        price, intent = 0.0, 0
+        if opened <= stop or (tape.low[t][s] <= stop and opened < goal):
+            price = min(opened, stop) * (1.0 - rules.slippage)
+            intent = STOP_LOSS if loss >= trail else TRAILING_STOP
+        elif tape.high[t][s] >= goal:
+            price = max(opened, goal)
+            intent = TAKE_PROFIT
+        state.high[s] = max(state.high[s], tape.high[t][s])
+        lots = state.lots[s]
+        if intent == 0 or exchange_refusal(lots, price, rules, s) != OK:
+            continue
+        notional = quantity_of(lots, rules, s) * price
+        fee = notional * rules.fee_rate
+        cash = cash + (notional - fee)
+        _reduce(state, s, lots)
+        log.stop_lots[row][s] = -lots
+        log.stop_price[row][s] = price
+        log.stop_fee[row][s] = fee
+        log.stop_intent[row][s] = intent
+    return cash
+
+
+def _mark(state: State, cash: float, tape: Tape, t: int, rules: Rules) -> float:
+    """Equity at the close of bar ``t``: cash plus each position at its last close, in order."""
+    equity = cash
+    for s in range(len(state.lots)):
+        if tape.present[t][s]:
+            state.last[s] = tape.close[t][s]
+        if state.lots[s] > 0:
+            equity = equity + quantity_of(state.lots[s], rules, s) * state.last[s]
+    return equity
+
+
+def _decide_exits(
+    state: State, equity: float, tape: Tape, t: int, rules: Rules, log: Log, row: int
+) -> None:
+    """A target that fell sells down to it; a target of zero sells whatever is still held."""
+    for s in range(len(state.lots)):
+        target = tape.target[t][s]
+        if not tape.present[t][s] or math.isnan(target) or target > state.acted[s]:
+            continue
+        if target < state.acted[s]:
+            log.action[row][s] = -1
+        elif target > 0.0 or state.lots[s] == 0:
+            continue
+        state.acted[s] = target
+        price = tape.close[t][s]
+        kept = wanted_lots(target, equity, price, rules, s) if target > 0.0 else 0
+        lots = state.lots[s] - kept
+        if lots > 0:
+            code = exchange_refusal(lots, price, rules, s)
+            log.code[row][s] = code
+            if code == OK:
+                _order(state, s, -lots, EXIT, tape.close_time[t], log, row)
+
+
+def _decide_entries(
+    state: State, equity: float, refusal: int, tape: Tape, t: int, rules: Rules, log: Log, row: int
+) -> None:
+    """A target that rose buys up to it, unless refused; either way it is used up."""
+    for s in range(len(state.lots)):
+        target = tape.target[t][s]
+        if not tape.present[t][s] or math.isnan(target) or target <= state.acted[s]:
+            continue
+        log.action[row][s] = 1
+        state.acted[s] = target
+        code = refusal
+        if code == OK:
+            price = tape.close[t][s]
+            lots = wanted_lots(target, equity, price, rules, s) - state.lots[s]
+            is_new = state.lots[s] + state.pending[s] == 0
+            code = entry_refusal(lots, price, is_new, _positions(state), rules, s)
+            if code == OK:
+                _order(state, s, lots, ENTRY, tape.close_time[t], log, row)
+        log.code[row][s] = code
+
+
+def _positions(state: State) -> int:
+    """Symbols that will be held once the pending orders are filled."""
+    count = 0
+    for s in range(len(state.lots)):
+        if state.lots[s] + state.pending[s] > 0:
+            count += 1
+    return count
+
+
+def _order(
+    state: State, s: int, lots: int, intent: int, close_time: int, log: Log, row: int
+) -> None:
+    state.pending[s] = lots
+    state.pending_since[s] = close_time
+    state.pending_intent[s] = intent
+    log.order_lots[row][s] = lots
+    log.order_intent[row][s] = intent
+
+
+def _cancel(state: State, s: int, log: Log, row: int) -> None:
+    log.cancel_lots[row][s] = state.pending[s]
+    log.cancel_since[row][s] = state.pending_since[s]
+    log.cancel_intent[row][s] = state.pending_intent[s]
+    _forget_pending(state, s)
+
+
+def _cancel_entries(state: State, log: Log, row: int) -> None:
+    """Entries still waiting for an open (their symbol is absent) go when the switch trips."""
+    for s in range(len(state.lots)):
+        if state.pending[s] > 0:
+            _cancel(state, s, log, row)
+
+
+def _flatten(state: State, close_time: int, rules: Rules, log: Log, row: int) -> None:
+    """Sell everything at the next open; a smaller sale that waits is replaced."""
+    for s in range(len(state.lots)):
+        lots = state.lots[s]
+        if lots == 0 or state.pending[s] == -lots:
+            continue
+        if exchange_refusal(lots, state.last[s], rules, s) == OK:
+            if state.pending[s] != 0 and state.pending_since[s] != close_time:
+                _cancel(state, s, log, row)
+            _order(state, s, -lots, FLATTEN, close_time, log, row)
+
+
+def _enlarge(state: State, s: int, lots: int, price: float) -> None:
+    held = state.lots[s]
+    state.entry[s] = (state.entry[s] * held + price * lots) / (held + lots)
+    state.high[s] = max(state.high[s], price)
+    state.lots[s] = held + lots
+
+
+def _reduce(state: State, s: int, lots: int) -> None:
+    state.lots[s] = state.lots[s] - lots
+    if state.lots[s] == 0:
+        state.entry[s] = 0.0
+        state.high[s] = 0.0
+
+
+def _forget_pending(state: State, s: int) -> None:
+    state.pending[s] = 0
+    state.pending_since[s] = 0
+    state.pending_intent[s] = 0
+
+
+def _with_account(
+    state: State, cash: float, equity: float, peak: float, day: int, day_base: float
+) -> State:
+    # Spelled out, since numba knows no NamedTuple._replace.
+    return State(
+        cash,
+        equity,
+        peak,
+        day,
+        day_base,
+        state.tripped,
+        state.lots,
+        state.pending,
+        state.pending_since,
+        state.pending_intent,
+        state.acted,
+        state.last,
+        state.entry,
+        state.high,
+    )
+
+
+def _with_switch(state: State, tripped: bool) -> State:
+    return State(
+        state.cash,
+        state.equity,
+        state.peak,
+        state.day,
+        state.day_base,
+        tripped,
+        state.lots,
+        state.pending,
+        state.pending_since,
+        state.pending_intent,
+        state.acted,
+        state.last,
+        state.entry,
+        state.high,
+    )
+
+
+def clear_row(log: Log, row: int) -> None:
+    """Forget what a row of the log holds, so that it can be written again."""
+    for s in range(len(log.fill_lots[row])):
+        log.fill_lots[row][s] = 0
+        log.fill_since[row][s] = 0
+        log.stop_lots[row][s] = 0
+        log.action[row][s] = 0
+        log.code[row][s] = 0
+        log.order_lots[row][s] = 0
+        log.cancel_lots[row][s] = 0
+
+
+def fold(state: State, tape: Tape, rules: Rules, *, compiled: bool = True) -> tuple[State, Log]:
+    """Run every bar of ``tape``; returns the last state and the log of numpy arrays.
+
+    ``compiled=False`` interprets the same source: slower, the same bits. ``state`` is not touched.
+    """
+    bars, symbols = len(tape.close_time), len(state.lots)
+    if compiled:
+        log = new_log(bars, symbols)
+        last = _compiled_fold()(as_arrays(state), tape, as_arrays(rules), log)
+        return copied(last), log
+    lists = Log(*(column.tolist() for column in new_log(bars, symbols)))
+    last = _fold(copied(state), Tape(*(np.asarray(c).tolist() for c in tape)), rules, lists)
+    return last, Log(*(np.asarray(c) for c in lists))
+
+
+def _fold(state: State, tape: Tape, rules: Rules, log: Log) -> State:
+    for t in range(len(tape.close_time)):
+        state = step(state, tape, t, rules, log, t)
+    return state
+
+
+def as_arrays(values: Any) -> Any:
+    """A State or Rules whose sequences are fresh numpy arrays, as the compiled engine takes it."""
+    return type(values)(*(np.array(v) if isinstance(v, (list, np.ndarray)) else v for v in values))
+
+
+@cache
+def _compiled_fold() -> Any:
+    return compile_kernel(_fold, KERNEL_MODULES)

@@ -1,0 +1,251 @@
+"""The risk gate: pure functions that say how many lots may be traded, or why none may.
+
+An entry passes the checks in this order, and the first refusal wins: kill switch, trading hours,
+daily loss, drawdown, position count, position size. Exits never pass through it: only what the
+exchange itself would reject can hold an exit back.
+
+Sizes are whole lots, integers; a lot is ``lot_numerator / lot_denominator`` of base asset, so the
+quantity of a lot count is one correctly rounded division and no step is ever lost to binary
+floats. A limit is reached at equality: a loss of exactly 2 % is refused by a limit of 2 %.
+
+Everything below ``Rules`` is written in the subset of Python that numba compiles; the sweep
+compiles this source, paper trading interprets it, and both give the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import ROUND_CEILING, Decimal
+from typing import Any, Final, NamedTuple
+
+from research.account import WEEKDAYS, Account, Filters, Limits, Stops, TradingHours
+from research.candles import DAY, MINUTE
+
+__all__ = [
+    "CODES",
+    "Account",
+    "Filters",
+    "Limits",
+    "Rules",
+    "Stops",
+    "TradingHours",
+    "account_refusal",
+    "affordable_lots",
+    "entry_refusal",
+    "exchange_refusal",
+    "floor_lots",
+    "quantity_of",
+    "rules_for",
+    "wanted_lots",
+]
+
+OK: Final = 0
+KILL_SWITCH: Final = 1
+TRADING_HOURS: Final = 2
+DAILY_LOSS: Final = 3
+DRAWDOWN: Final = 4
+POSITION_COUNT: Final = 5
+POSITION_SIZE: Final = 6
+MIN_QUANTITY: Final = 7
+MIN_NOTIONAL: Final = 8
+MIN_TRADE_SIZE: Final = 9
+CASH: Final = 10
+
+# The stable reason codes: number in the engine's log -> (name in the ledger, meaning).
+CODES: Final[dict[int, tuple[str, str]]] = {
+    OK: ("OK", "nothing stood in the way"),
+    KILL_SWITCH: ("KILL_SWITCH", "the kill switch is tripped; exits and stops go on"),
+    TRADING_HOURS: ("TRADING_HOURS", "the bar closed outside the hours in which entries may start"),
+    DAILY_LOSS: ("DAILY_LOSS", "the loss since 00:00 UTC has reached its limit"),
+    DRAWDOWN: ("DRAWDOWN", "the fall from the highest equity has reached its limit"),
+    POSITION_COUNT: ("POSITION_COUNT", "as many positions are open as the limit allows"),
+    POSITION_SIZE: ("POSITION_SIZE", "the position is as large as its limit already"),
+    MIN_QUANTITY: ("MIN_QUANTITY", "below the exchange's smallest quantity"),
+    MIN_NOTIONAL: ("MIN_NOTIONAL", "below the exchange's smallest order value"),
+    MIN_TRADE_SIZE: ("MIN_TRADE_SIZE", "below our own smallest trade, params/symbols.yaml"),
+    CASH: ("CASH", "cash pays for less than was ordered, fee and slippage included"),
+}
+
+
+class Rules(NamedTuple):
+    """An account's rules as plain numbers for the engine: fractions, minutes, lots.
+
+    An absent USD limit is infinite; an absent stop is 0. The last six hold one value a symbol.
+    """
+
+    fee_rate: float
+    slippage: float
+    gated: bool
+    max_position: float
+    max_position_usd: float
+    max_daily_loss: float
+    max_daily_loss_usd: float
+    max_drawdown: float
+    max_positions: int
+    hours_start: int
+    hours_end: int
+    day_mask: int
+    armed: bool
+    flatten: bool
+    stop_loss: float
+    take_profit: float
+    trailing_stop: float
+    lot_numerator: Any
+    lot_denominator: Any
+    min_lots: Any
+    min_trade_lots: Any
+    max_lots: Any
+    min_notional: Any
+
+
+def rules_for(account: Account, symbols: Sequence[str]) -> Rules:
+    """The rules of an account for these symbols, in this order; per-symbol fields are lists.
+
+    Raises UnknownNameError for a symbol that the account's filters lack.
+    """
+    limits, stops = account.limits or Limits(), account.stops
+    start, end = limits.trading_hours.minutes()
+    filters = [account.filters_for(symbol) for symbol in symbols]
+    ratios = [one.lot_ratio() for one in filters]
+    gated = account.limits is not None
+    return Rules(
+        fee_rate=account.fee_rate,
+        slippage=account.slippage_bps / 10_000,
+        gated=gated,
+        max_position=limits.max_position_pct / 100 if gated else 1.0,
+        max_position_usd=_or(limits.max_position_usd if gated else None, math.inf),
+        max_daily_loss=limits.max_daily_loss_pct / 100,
+        max_daily_loss_usd=_or(limits.max_daily_loss_usd, math.inf),
+        max_drawdown=limits.max_drawdown_pct / 100,
+        max_positions=limits.max_positions,
+        hours_start=start,
+        hours_end=end,
+        day_mask=sum(1 << WEEKDAYS.index(day) for day in limits.trading_hours.days),
+        armed=limits.kill_switch_armed,
+        flatten=limits.on_trip == "flatten",
+        stop_loss=_or(stops.stop_loss_pct, 0.0) / 100,
+        take_profit=_or(stops.take_profit_pct, 0.0) / 100,
+        trailing_stop=_or(stops.trailing_stop_pct, 0.0) / 100,
+        lot_numerator=[numerator for numerator, _ in ratios],
+        lot_denominator=[denominator for _, denominator in ratios],
+        min_lots=[max(1, _lots_up(one.min_quantity, one.lot_step)) for one in filters],
+        min_trade_lots=[_lots_up(one.min_trade_size, one.lot_step) for one in filters],
+        max_lots=[int(one.max_quantity / one.lot_step) for one in filters],
+        min_notional=[float(one.min_notional) for one in filters],
+    )
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
+
+
+def _lots_up(quantity: Decimal, lot_step: Decimal) -> int:
+    return int((quantity / lot_step).to_integral_value(rounding=ROUND_CEILING))
+
+
+def quantity_of(lots: int, rules: Rules, s: int) -> float:
+    """Base asset in ``lots`` of symbol ``s``: exact integers, one rounding."""
+    quantity: float = lots * rules.lot_numerator[s] / rules.lot_denominator[s]
+    return quantity
+
+
+def floor_lots(quantity: float, rules: Rules, s: int) -> int:
+    """The most lots whose quantity does not exceed ``quantity``, and at most ``max_lots``.
+
+    0.3 of a step of 0.1 is three lots, where ``0.3 // 0.1`` says two.
+    """
+    if quantity >= quantity_of(rules.max_lots[s], rules, s):
+        return int(rules.max_lots[s])
+    lots: int = math.floor(quantity * rules.lot_denominator[s] / rules.lot_numerator[s])
+    while quantity_of(lots, rules, s) > quantity:
+        lots -= 1
+    while quantity_of(lots + 1, rules, s) <= quantity:
+        lots += 1
+    return lots
+
+
+def affordable_lots(cash: float, lots: int, price: float, rules: Rules, s: int) -> int:
+    """As many of ``lots`` as ``cash`` pays at ``price``, fee included; never below zero."""
+    if _cost(lots, price, rules, s) <= cash:
+        return lots
+    fewer = min(lots, floor_lots(max(cash, 0.0) / (price * (1.0 + rules.fee_rate)), rules, s))
+    while fewer > 0 and _cost(fewer, price, rules, s) > cash:
+        fewer -= 1
+    while fewer < lots and _cost(fewer + 1, price, rules, s) <= cash:
+        fewer += 1
+    return fewer
+
+
+def _cost(lots: int, price: float, rules: Rules, s: int) -> float:
+    notional = quantity_of(lots, rules, s) * price
+    return notional + notional * rules.fee_rate
+
+
+def wanted_lots(target: float, equity: float, price: float, rules: Rules, s: int) -> int:
+    """Lots of symbol ``s`` that a target exposure means now; caps reduce, they don't refuse."""
+    cap = min(rules.max_position * equity, rules.max_position_usd)
+    return floor_lots(max(target * cap, 0.0) / price, rules, s)
+
+
+def within_hours(close_time: int, rules: Rules) -> bool:
+    """Whether entries may be decided at this bar's close (UTC milliseconds)."""
+    weekday = (close_time // DAY + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
+    if rules.day_mask >> weekday & 1 == 0:
+        return False
+    minute = close_time % DAY // MINUTE
+    if rules.hours_start < rules.hours_end:
+        return bool(rules.hours_start <= minute < rules.hours_end)
+    return bool(minute >= rules.hours_start or minute < rules.hours_end)
+
+
+def drawdown_reached(equity: float, peak: float, rules: Rules) -> bool:
+    """Whether equity has fallen from its peak by the limit or more."""
+    return rules.gated and peak - equity >= rules.max_drawdown * peak
+
+
+def account_refusal(
+    tripped: bool, close_time: int, equity: float, day_base: float, peak: float, rules: Rules
+) -> int:
+    """The first of the account-wide checks that refuses every entry at this close, else OK.
+
+    The kill switch holds even where ``limits=None`` has switched the other checks off.
+    """
+    if tripped:
+        return KILL_SWITCH
+    if not rules.gated:
+        return OK
+    if not within_hours(close_time, rules):
+        return TRADING_HOURS
+    loss = day_base - equity
+    if loss >= rules.max_daily_loss * day_base or loss >= rules.max_daily_loss_usd:
+        return DAILY_LOSS
+    if drawdown_reached(equity, peak, rules):
+        return DRAWDOWN
+    return OK
+
+
+def entry_refusal(
+    order_lots: int, price: float, is_new: bool, positions: int, rules: Rules, s: int
+) -> int:
+    """The checks of one entry after the account-wide ones: position count, then size.
+
+    ``positions`` counts the symbols that will still be held after the orders now pending;
+    ``is_new`` says that this symbol is not among them.
+    """
+    if rules.gated and is_new and positions >= rules.max_positions:
+        return POSITION_COUNT
+    if order_lots <= 0 and not is_new:
+        return POSITION_SIZE
+    if order_lots < rules.min_trade_lots[s] and order_lots >= rules.min_lots[s]:
+        return MIN_TRADE_SIZE
+    return exchange_refusal(order_lots, price, rules, s)
+
+
+def exchange_refusal(order_lots: int, price: float, rules: Rules, s: int) -> int:
+    """What the exchange itself would reject; of an exit, nothing else can be refused."""
+    if order_lots < rules.min_lots[s]:
+        return MIN_QUANTITY
+    if quantity_of(order_lots, rules, s) * price < rules.min_notional[s]:
+        return MIN_NOTIONAL
+    return OK

@@ -1,0 +1,131 @@
+"""Everything a run reads, bar by bar: candles, targets and what people did to the kill switch.
+
+The clock is the union of the symbols' opens. A symbol that has no candle at a bar is *absent*
+there: NaN, ``present`` False, no target; no bar is ever invented for it. Times are UTC
+milliseconds, arrays are ``[bar][symbol]`` in the run's fixed order of symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from research.candles import CandleSet, Ints
+from research.errors import InputError
+from research.strategy import Targets
+
+__all__ = ["Intervention", "Move", "Tape", "event_between", "first_bar", "row_of", "tape_of"]
+
+# What people did to the kill switch between two closes, as bits.
+KILLED: Final = 1
+RESET: Final = 2
+TRIPPED_AFTER: Final = 4
+
+
+class Move(StrEnum):
+    """What a person did to the kill switch."""
+
+    KILL = "kill"
+    RESET = "reset"
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """A person's act: effective from the first bar close at or after ``at`` (UTC milliseconds)."""
+
+    at: int
+    move: Move
+    reason: str = ""
+    who: str = ""
+
+
+class Tape(NamedTuple):
+    """The columns of a run; ``close_time`` and ``events`` hold one value a bar.
+
+    ``events`` are the bits above. Columns are numpy arrays for the compiled engine or nested lists
+    for the interpreted one.
+    """
+
+    close_time: Any
+    open: Any
+    high: Any
+    low: Any
+    close: Any
+    present: Any
+    target: Any
+    events: Any
+
+
+def first_bar(clock: Ints, bar_ms: int, trade_from: int | None) -> int:
+    """Position of the first bar whose close is at or after ``trade_from``."""
+    return 0 if trade_from is None else int(np.searchsorted(clock + bar_ms, trade_from))
+
+
+def tape_of(
+    candles: CandleSet,
+    targets: Sequence[Targets],
+    interventions: Sequence[Intervention] = (),
+    trade_from: int | None = None,
+) -> Tape:
+    """The tape of a run that starts flat at ``trade_from`` (milliseconds; None: the first bar).
+
+    ``targets`` in the order of ``candles``, each as long as its symbol's series. Bars before
+    ``trade_from`` are left out: they have done their work in the indicators.
+    """
+    clock = candles.clock()
+    clock = clock[first_bar(clock, candles.bar_ms, trade_from) :]
+    shape = (len(clock), len(candles))
+    prices = {name: np.full(shape, np.nan) for name in ("open", "high", "low", "close", "target")}
+    present = np.zeros(shape, bool)
+    for s, (one, wanted) in enumerate(zip(candles, targets, strict=True)):
+        if len(wanted.target) != len(one):
+            raise InputError(
+                field=f"targets of {one.symbol}",
+                value=len(wanted.target),
+                expected=f"{len(one)} values, one a candle",
+            )
+        kept = one.ts >= clock[0] if len(clock) else np.zeros(len(one), bool)
+        rows = np.searchsorted(clock, one.ts[kept])
+        present[rows, s] = True
+        for name in ("open", "high", "low", "close"):
+            prices[name][rows, s] = getattr(one, name)[kept]
+        prices["target"][rows, s] = wanted.target[kept]
+    close_time: Ints = clock + candles.bar_ms
+    return Tape(close_time, **prices, present=present, events=_events(interventions, close_time))
+
+
+def row_of(tape: Tape, t: int) -> Tape:
+    """Bar ``t`` alone, as nested lists: a tape of length one."""
+    return Tape(*(column[t : t + 1].tolist() for column in tape))
+
+
+def _events(interventions: Sequence[Intervention], close_time: Ints) -> Ints:
+    events = np.zeros(len(close_time), np.int64)
+    for t in {int(np.searchsorted(close_time, act.at)) for act in interventions}:
+        if t < len(close_time):
+            previous = int(close_time[t - 1]) if t else None
+            events[t] = event_between(interventions, previous, int(close_time[t]))
+    return events
+
+
+def event_between(
+    interventions: Sequence[Intervention], previous_close: int | None, close: int
+) -> int:
+    """The kill-switch moves that take effect at ``close``, as bits; 0 where there are none.
+
+    These are the ones later than the previous bar's close (None: all earlier ones too). Moves at
+    the same millisecond count in the order given.
+    """
+    event = 0
+    for act in sorted(interventions, key=lambda one: one.at):
+        if act.at > close or (previous_close is not None and act.at <= previous_close):
+            continue
+        if act.move is Move.KILL:
+            event = event | KILLED | TRIPPED_AFTER
+        else:
+            event = (event | RESET) & ~TRIPPED_AFTER
+    return event
