@@ -59,5 +59,5 @@ bench: install ## every benchmark in tests/bench, as tables
 
 clean: ## remove caches; keeps .venv, data and promoted artefacts
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
-	find research live tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
-	find notebooks -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
+	find . \( -name '.venv*' -o -name .git -o -path ./data \) -prune -o \
+	    \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
