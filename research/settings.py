@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 
 from research.account import (
     Account,
@@ -314,9 +314,13 @@ def _section(model: type[Section], file: str | None, inputs: _Inputs) -> Section
         return None
     overruled = _overrule(model, document.values, inputs)
     try:
-        return model.model_validate(document.values)
+        # The adapter, since a Frozen's own model_validate raises its ParameterError.
+        return TypeAdapter(model).validate_python(document.values)
     except ValidationError as err:
-        found = sorted(complaints(err, model), key=lambda one: document.line_of(one.path))
+        found = sorted(
+            complaints(err, model),
+            key=lambda one: (one.path not in overruled, document.line_of(one.path)),
+        )
         inputs.problems.extend(_told(one, document, overruled.get(one.path)) for one in found)
         return None
 

@@ -27,6 +27,7 @@ SECRET_NAME = re.compile(
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)(:-(?P<default>[^{}]*))?\}|(?P<broken>\$\{)")
 _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null"))
 _TEXT = "tag:yaml.org,2002:str"
+_NULL = "tag:yaml.org,2002:null"
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,11 @@ def read_yaml(path: Path, name: str, variables: Mapping[str, str] | None = None)
         return _parsed(text, name, variables)
     except yaml.MarkedYAMLError as err:
         where = "" if err.problem_mark is None else f"line {err.problem_mark.line + 1}: "
-        problem = f"{where}expected YAML, but {err.problem}"
+        problem = f"{where}not YAML: {err.problem}"
     except (yaml.YAMLError, ValueError):
-        problem = "expected YAML, but a character or a date in it is impossible"
+        problem = "not YAML: a character, a date or a number in it is impossible"
     except RecursionError:
-        problem = "expected YAML of a few levels, got a nesting without end"
+        problem = "not YAML that we read: nested too deeply"
     raise SettingsError(problem, field=name)
 
 
@@ -84,14 +85,14 @@ def _parsed(text: str, name: str, variables: Mapping[str, str] | None) -> YamlFi
     loader = yaml.SafeLoader(text)
     try:
         root = loader.get_single_node()
-        if root is None:
+        if root is None or root.tag == _NULL:
             return YamlFile(name)
         if not isinstance(root, yaml.MappingNode):
             raise SettingsError("expected a mapping of keys to values", field=name)
         scalars: list[tuple[PathTo, yaml.ScalarNode]] = []
         lines: dict[PathTo, int] = {}
         errors = [
-            SettingsError(problem, field=f"{name}: {dotted(path)}")
+            SettingsError(problem, field=_place(name, path))
             for path, problem in _walk(root, scalars, lines)
         ]
         if errors:
@@ -100,7 +101,7 @@ def _parsed(text: str, name: str, variables: Mapping[str, str] | None) -> YamlFi
         if variables is not None:
             for path, node in scalars:
                 try:
-                    _replace(loader, node, variables, f"{name}: {dotted(path)}")
+                    _replace(loader, node, variables, _place(name, path))
                 except SettingsError as err:
                     errors.append(err)
         if errors:
@@ -108,6 +109,10 @@ def _parsed(text: str, name: str, variables: Mapping[str, str] | None) -> YamlFi
         return YamlFile(name, loader.construct_document(root), written, lines)
     finally:
         loader.dispose()
+
+
+def _place(name: str, path: PathTo) -> str:
+    return f"{name}: {dotted(path)}" if path else name
 
 
 def _walk(
