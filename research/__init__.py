@@ -1,0 +1,110 @@
+"""Candlebook research: candles, strategies, backtests, sweeps, promotion.
+
+    import research as rs
+
+    candles = rs.load(["BTCUSDT", "ETHUSDT", "SOLUSDT"], "1h", start="2022", end="2025")
+    run = rs.backtest(rs.SmaCrossover(fast=20, slow=50), candles)
+
+Everything a notebook needs is here by name and loaded when it is first used, so that importing the
+package costs nothing that is not wanted.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from research.account import Account, Filters, Limits, Stops, TradingHours
+    from research.backtesting import Backtest, backtest
+    from research.candles import Candles, CandleSet, Gap
+    from research.errors import CandlebookError
+    from research.history import History
+    from research.promotion import Artefact, promote
+    from research.report import candles_figure
+    from research.search import Sweep, sweep
+    from research.settings import Settings, load_settings
+    from research.strategies.rsi_reversal import RsiReversal
+    from research.strategies.sma_crossover import SmaCrossover
+    from research.strategy import Action, Signal, Strategy, Targets, make_strategy, param, registry
+    from research.synthetic import synthetic_candles
+    from research.tape import Intervention, Move
+    from research.workspace import default_account, load, load_or_synthetic
+
+_HOME = {
+    "research.account": ("Account", "Filters", "Limits", "Stops", "TradingHours"),
+    "research.backtesting": ("Backtest", "backtest"),
+    "research.candles": ("CandleSet", "Candles", "Gap"),
+    "research.errors": ("CandlebookError",),
+    "research.history": ("History",),
+    "research.promotion": ("Artefact", "promote"),
+    "research.report": ("candles_figure",),
+    "research.search": ("Sweep", "sweep"),
+    "research.settings": ("Settings", "load_settings"),
+    "research.strategies.rsi_reversal": ("RsiReversal",),
+    "research.strategies.sma_crossover": ("SmaCrossover",),
+    "research.strategy": (
+        "Action",
+        "Signal",
+        "Strategy",
+        "Targets",
+        "make_strategy",
+        "param",
+        "registry",
+    ),
+    "research.synthetic": ("synthetic_candles",),
+    "research.tape": ("Intervention", "Move"),
+    "research.workspace": ("default_account", "load", "load_or_synthetic"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Account",
+    "Action",
+    "Artefact",
+    "Backtest",
+    "CandleSet",
+    "CandlebookError",
+    "Candles",
+    "Filters",
+    "Gap",
+    "History",
+    "Intervention",
+    "Limits",
+    "Move",
+    "RsiReversal",
+    "Settings",
+    "Signal",
+    "SmaCrossover",
+    "Stops",
+    "Strategy",
+    "Sweep",
+    "Targets",
+    "TradingHours",
+    "backtest",
+    "candles_figure",
+    "default_account",
+    "load",
+    "load_or_synthetic",
+    "load_settings",
+    "make_strategy",
+    "param",
+    "promote",
+    "registry",
+    "sweep",
+    "synthetic_candles",
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = _MODULE_OF[name]
+    except KeyError:
+        raise AttributeError(f"module 'research' has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -37,22 +37,27 @@ from research.engine import Log, State, fold, opening_state
 from research.errors import HistoryMissing, InputError
 from research.metrics import METRICS, Metrics, metrics_of, tally_log
 from research.risk import Rules, rules_for
-from research.settings import load_settings
 from research.strategy import Strategy, Targets, compute_targets
 from research.tape import Intervention, Tape, tape_of
+from research.workspace import default_account
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["Backtest", "backtest", "default_account"]
+__all__ = ["Backtest", "backtest", "require_tradable"]
 
 
-def default_account(symbols: Sequence[str]) -> Account:
-    """The account that the project's settings describe, for these symbols.
-
-    Raises UnknownNameError for a symbol without exchange filters in the settings.
-    """
-    return load_settings().account(symbols)
+def require_tradable(candles: CandleSet) -> None:
+    """Raises what ``backtest`` raises for candles that no run may trade on."""
+    for one in candles:
+        if not len(one):
+            raise HistoryMissing(
+                "no candles in this range",
+                field=f"{one.symbol} {one.timeframe}",
+                remedy="candlebook history show lists what is stored.",
+            )
+        require_sound(one)
+    candles.require_gaps_accepted()
 
 
 def backtest(
@@ -73,15 +78,7 @@ def backtest(
     Raises HistoryMissing for an empty series, CandlesRejected for unsound candles, GapNotAccepted
     for a gap that nobody has accepted, InputError for a start that leaves nothing to trade.
     """
-    for one in candles:
-        if not len(one):
-            raise HistoryMissing(
-                "no candles in this range",
-                field=f"{one.symbol} {one.timeframe}",
-                remedy="candlebook history show lists what is stored.",
-            )
-        require_sound(one)
-    candles.require_gaps_accepted()
+    require_tradable(candles)
     account = account or default_account(candles.symbols)
     start = None if trade_from is None else utc_ms(trade_from)
     rules = rules_for(account, candles.symbols)

@@ -11,6 +11,7 @@ invented, dropped or mended here.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -77,26 +78,29 @@ def timeframe_ms(timeframe: str) -> int:
 def utc_ms(moment: str | int | datetime | pd.Timestamp) -> int:
     """Milliseconds since 1970 of a UTC moment: '2024', '2024-03-01T12:00', a datetime, or itself.
 
-    A moment without a zone is taken as UTC. Raises InputError for anything else.
+    A moment without a zone is taken as UTC. Text begins with a year of four digits: "now" or
+    "12:00" would depend on the clock. Raises InputError for anything else.
     """
     if isinstance(moment, (int, np.integer)) and not isinstance(moment, bool):
         return int(moment)
     try:
-        stamp = pd.Timestamp(moment)
+        # pandas takes a float for nanoseconds: 1.7e12 would silently be a moment of 1970.
+        dated = not isinstance(moment, str) or re.match(r"\d{4}", moment)
+        stamp = pd.NaT if isinstance(moment, float) or not dated else pd.Timestamp(moment)
         if pd.isna(stamp):
             raise ValueError("no moment")
         stamp = stamp.tz_localize("UTC") if stamp.tz is None else stamp.tz_convert("UTC")
-    except (ValueError, TypeError) as err:
+        return int(stamp.value // 1_000_000)
+    except (ValueError, TypeError, OverflowError) as err:
         raise InputError(
             field="time", value=moment, expected="a UTC date or time such as 2024-03-01T12:00"
         ) from err
-    return int(stamp.value // 1_000_000)
 
 
 def iso(ts: int) -> str:
     """``2024-03-01T12:00Z`` for a millisecond stamp; seconds only where they are not zero."""
     moment = datetime.fromtimestamp(ts / 1000, UTC)
-    spec = "minutes" if ts % MINUTE == 0 else "milliseconds"
+    spec = "minutes" if ts % MINUTE == 0 else "seconds" if ts % 1000 == 0 else "milliseconds"
     return moment.replace(tzinfo=None).isoformat(timespec=spec) + "Z"
 
 
@@ -216,7 +220,11 @@ class Candles:
 
     @classmethod
     def from_frame(cls, symbol: str, timeframe: str, frame: pd.DataFrame) -> Candles:
-        """From a DataFrame with the five columns and a ``ts`` column or UTC DatetimeIndex."""
+        """From a DataFrame with the five columns and a ``ts`` column or UTC DatetimeIndex.
+
+        Raises CandlesRejected for a missing column, for moments that are not datetimes (pandas
+        takes whole numbers for nanoseconds) and for values that are not numbers.
+        """
         missing = [name for name in COLUMNS if name not in frame.columns]
         if missing:
             raise CandlesRejected(
@@ -224,12 +232,17 @@ class Candles:
                 value=list(frame.columns),
                 expected=f"columns {', '.join(COLUMNS)}",
             )
-        moments = pd.DatetimeIndex(frame["ts"] if "ts" in frame.columns else frame.index)
-        moments = moments.tz_localize("UTC") if moments.tz is None else moments.tz_convert("UTC")
-        ts = moments.tz_localize(None).to_numpy().astype("datetime64[ms]").astype(np.int64)
-        return cls(
-            symbol, timeframe, ts, *(frame[c].to_numpy(np.float64, copy=True) for c in COLUMNS)
-        )
+        moments = frame["ts"] if "ts" in frame.columns else frame.index
+        if not pd.api.types.is_datetime64_any_dtype(moments.dtype) or moments.hasnans:
+            raise CandlesRejected(
+                field=f"{symbol} ts", value=moments.dtype, expected="a datetime in every row"
+            )
+        index = pd.DatetimeIndex(moments)
+        index = index.tz_localize("UTC") if index.tz is None else index.tz_convert("UTC")
+        ts = index.tz_localize(None).to_numpy().astype("datetime64[ms]").astype(np.int64)
+        # A copy, so that no later change of the frame reaches the candles.
+        columns = (_frozen_array(np.array(frame[c]), np.float64, c, len(ts)) for c in COLUMNS)
+        return cls(symbol, timeframe, ts, *columns)
 
     def digest(self) -> str:
         """SHA-256 over symbol, timeframe and every value; the same however rows are stored."""
@@ -241,7 +254,10 @@ class Candles:
 
 
 def _frozen_array(values: Any, dtype: type, name: str, length: int | None) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = np.asarray(values, dtype=dtype)
+    try:
+        array: npt.NDArray[Any] = np.asarray(values, dtype=dtype)
+    except (TypeError, ValueError) as err:
+        raise CandlesRejected(str(err), field=f"candles.{name}", expected="numbers") from err
     if array.ndim != 1 or (length is not None and len(array) != length):
         raise CandlesRejected(
             field=f"candles.{name}",

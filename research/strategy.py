@@ -42,6 +42,7 @@ __all__ = [
     "Signal",
     "Strategy",
     "Targets",
+    "bounded",
     "compute_targets",
     "make_strategy",
     "param",
@@ -102,7 +103,7 @@ class Strategy(ABC):
 
     def __post_init__(self) -> None:
         for spec in fields(self):
-            value = _bounded(f"{type(self).__name__}.{spec.name}", getattr(self, spec.name), spec)
+            value = bounded(type(self), spec.name, getattr(self, spec.name))
             object.__setattr__(self, spec.name, value)
         self.check()
 
@@ -127,11 +128,27 @@ class Strategy(ABC):
         return {spec.name: getattr(self, spec.name) for spec in fields(self)}
 
 
-def _bounded(name: str, value: object, spec: Any) -> int | float:
+def bounded(cls: type[Strategy], name: str, value: object) -> int | float:
+    """``value`` as parameter ``name`` of this strategy takes it: an int or a float in its bounds.
+
+    Raises ParameterError for an unknown name, a wrong type, or a value out of bounds.
+    """
+    known = {spec.name: spec for spec in fields(cls)}
+    field_name = f"{cls.__name__}.{name}"
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        raise ParameterError(
+            "no such parameter",
+            field=field_name,
+            value=value,
+            expected=f"one of {', '.join(known)}",
+            remedy=f"Did you mean {near[0]}?" if near else None,
+        )
+    spec = known[name]
     low, high = spec.metadata.get("low", -math.inf), spec.metadata.get("high", math.inf)
     whole = isinstance(spec.default, int)
     refusal = ParameterError(
-        field=name,
+        field=field_name,
         value=value,
         expected=f"a{' whole' if whole else ''} number from {low} to {high}",
     )
@@ -220,15 +237,4 @@ def make_strategy(name: str, parameters: Mapping[str, object]) -> Strategy:
     a value out of bounds.
     """
     cls = strategy_class(name)
-    known = [spec.name for spec in fields(cls)]
-    for key in parameters:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise ParameterError(
-                "no such parameter",
-                field=f"{cls.__name__}.{key}",
-                value=parameters[key],
-                expected=f"one of {', '.join(known)}",
-                remedy=f"Did you mean {near[0]}?" if near else None,
-            )
-    return cls(**parameters)
+    return cls(**{key: bounded(cls, key, value) for key, value in parameters.items()})

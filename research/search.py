@@ -1,0 +1,201 @@
+"""Parameter search: many runs of the engine that keep figures only, never a curve.
+
+Every row of a sweep is the same fold as a single backtest and is counted by the same accumulators,
+so its figures equal that backtest's to the bit. Memory does not grow with the number of rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from research import engine, metrics, risk
+from research.account import Account
+from research.backtesting import Backtest, backtest, require_tradable
+from research.candles import CandleSet, utc_ms
+from research.compiled import compile_kernel
+from research.engine import Log, State, as_arrays, clear_row, new_log, opening_state, step
+from research.errors import ParameterError
+from research.metrics import Metrics, Tally, metrics_of, opening_tally, tally_bar
+from research.risk import Rules, rules_for
+from research.strategy import Strategy, bounded, compute_targets
+from research.tape import Tape, tape_of
+from research.workspace import default_account
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["Sweep", "sweep"]
+
+
+def sweep(
+    strategy: type[Strategy],
+    candles: CandleSet,
+    account: Account | None = None,
+    *,
+    trade_from: str | int | None = None,
+    progress: bool | None = None,
+    **grid: Iterable[float],
+) -> Sweep:
+    """Run every combination of ``grid`` (parameter=values); returns a Sweep.
+
+    Combinations that break a rule between parameters (``fast < slow``) are left out and counted in
+    ``skipped``. ``progress`` None shows a bar on a terminal or in a notebook only.
+
+    Raises ParameterError for an unknown parameter, a value out of bounds, an empty grid, and what
+    ``backtest`` raises for the candles.
+    """
+    require_tradable(candles)
+    account = account or default_account(candles.symbols)
+    start = None if trade_from is None else utc_ms(trade_from)
+    values = _grid_values(strategy, grid)
+    chosen = list(_combinations(strategy, values))
+    if not chosen:
+        raise ParameterError(
+            field=f"{strategy.__name__} grid",
+            value={name: list(v) for name, v in values.items()},
+            expected="at least one combination that the strategy allows",
+        )
+    rows = [
+        _figures(one, candles, account, start)
+        for one in tqdm(chosen, desc="sweep", unit="run", disable=_silent(progress), leave=False)
+    ]
+    index = pd.MultiIndex.from_tuples(
+        [tuple(one.parameters()[name] for name in values) for one in chosen], names=list(values)
+    )
+    total = int(np.prod([len(v) for v in values.values()]))
+    frame = pd.DataFrame(rows, index=index, columns=list(Metrics._fields))
+    return Sweep(strategy, candles, account, start, tuple(chosen), frame, total - len(chosen))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep:
+    """The result of a sweep. ``frame`` has a row a combination, indexed by its parameters, and a
+    column a figure; ``skipped`` counts combinations that the strategy does not allow."""
+
+    strategy: type[Strategy]
+    candles: CandleSet
+    account: Account
+    trade_from: int | None
+    strategies: tuple[Strategy, ...]
+    frame: pd.DataFrame
+    skipped: int
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def best(self, metric: str = "sharpe") -> Strategy:
+        """The strategy with the highest ``metric`` (lowest for ``max_drawdown``).
+
+        Of equals the first in the grid's order. Raises ParameterError for an unknown metric, or
+        where no row has a value for it.
+        """
+        if metric not in self.frame.columns:
+            raise ParameterError(
+                field="metric", value=metric, expected=f"one of {', '.join(self.frame.columns)}"
+            )
+        scores = self.frame[metric].to_numpy(np.float64)
+        if np.isnan(scores).all():
+            raise ParameterError(
+                "no combination has a value for it",
+                field="metric",
+                value=metric,
+                expected="a metric that some run defines",
+            )
+        signed = -scores if metric == "max_drawdown" else scores
+        return self.strategies[int(np.nanargmax(signed))]
+
+    def run(self, strategy: Strategy | None = None, name: str = "backtest") -> Backtest:
+        """One row as a whole backtest; the best by Sharpe ratio unless a strategy is given."""
+        chosen = strategy or self.best()
+        return backtest(chosen, self.candles, self.account, trade_from=self.trade_from, name=name)
+
+    def heatmap(
+        self, metric: str = "sharpe", x: str | None = None, y: str | None = None
+    ) -> go.Figure:
+        """``metric`` over two parameters, the first two of the grid unless named."""
+        from research.report import sweep_heatmap
+
+        names = list(self.frame.index.names)
+        return sweep_heatmap(self.frame, x or names[0], y or names[-1], metric)
+
+    def __repr__(self) -> str:
+        best = self.best() if self.frame["sharpe"].notna().any() else None
+        return (
+            f"Sweep({self.strategy.__name__}: {len(self):,} runs on "
+            f"{', '.join(self.candles.symbols)} {self.candles.timeframe}, {self.skipped} skipped, "
+            f"best by Sharpe ratio {best!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        top = self.frame.sort_values("sharpe", ascending=False).head(10)
+        return f"<p>{self!r}</p>{top.to_html(float_format='{:.4g}'.format)}"
+
+
+def _silent(progress: bool | None) -> bool | None:
+    return None if progress is None else not progress  # None: silent unless on a terminal
+
+
+def _grid_values(
+    strategy: type[Strategy], grid: Mapping[str, Iterable[float]]
+) -> dict[str, list[int | float]]:
+    if not grid:
+        raise ParameterError(
+            field=f"{strategy.__name__} grid", value={}, expected="values for some parameter"
+        )
+    values: dict[str, list[int | float]] = {}
+    for name, given in grid.items():
+        listed: Sequence[float] = list(given) if isinstance(given, Iterable) else [given]
+        values[name] = list(dict.fromkeys(bounded(strategy, name, one) for one in listed))
+        if not values[name]:
+            raise ParameterError(
+                field=f"{strategy.__name__}.{name}", value=[], expected="at least one value"
+            )
+    return values
+
+
+def _combinations(
+    strategy: type[Strategy], values: Mapping[str, Sequence[int | float]]
+) -> Iterator[Strategy]:
+    for chosen in itertools.product(*values.values()):
+        try:
+            yield strategy(**dict(zip(values, chosen, strict=True)))
+        except ParameterError:  # each value is within bounds, so a rule between them refused it
+            continue
+
+
+def _figures(
+    strategy: Strategy, candles: CandleSet, account: Account, start: int | None
+) -> Metrics:
+    """The figures of one combination, without a log."""
+    targets = [compute_targets(strategy, one) for one in candles]
+    tape = tape_of(candles, targets, (), start)
+    tally = _compiled_run()(
+        as_arrays(opening_state(account.initial_cash, len(candles))),
+        tape,
+        as_arrays(rules_for(account, candles.symbols)),
+        new_log(1, len(candles)),
+        as_arrays(opening_tally(account.initial_cash, len(candles))),
+    )
+    return metrics_of(tally, account.initial_cash, candles.bar_ms)
+
+
+def _run(state: State, tape: Tape, rules: Rules, log: Log, tally: Tally) -> Tally:
+    for t in range(len(tape.close_time)):
+        clear_row(log, 0)
+        state = step(state, tape, t, rules, log, 0)
+        tally = tally_bar(tally, log, 0, rules)
+    return tally
+
+
+@cache
+def _compiled_run() -> Any:
+    return compile_kernel(_run, (risk, engine, metrics, sys.modules[__name__]))

@@ -1,0 +1,90 @@
+"""The project on disk as a notebook opens it: its store, its candles, its account.
+
+These are the only functions of ``research`` that look for the project (see
+``research.settings.project_root``); everything below them is handed what it needs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from research.account import Account
+from research.candles import CandleSet, utc_ms
+from research.errors import HistoryMissing
+from research.history import History
+from research.settings import Settings, load_settings
+from research.synthetic import SYNTHETIC_NOTICE, synthetic_candles
+
+__all__ = ["default_account", "history_of", "load", "load_or_synthetic"]
+
+SYNTHETIC_BARS = 17_520  # two years of hours
+
+
+def history_of(settings: Settings) -> History:
+    """The project's Parquet store."""
+    return History(settings.data_dir / "history")
+
+
+def default_account(symbols: Sequence[str]) -> Account:
+    """The account that the project's settings describe, for these symbols.
+
+    Raises UnknownNameError for a symbol without exchange filters in the settings.
+    """
+    return load_settings().account(symbols)
+
+
+def load(
+    symbols: Sequence[str] | None = None,
+    timeframe: str | None = None,
+    start: str | int | datetime | None = None,
+    end: str | int | datetime | None = None,
+) -> CandleSet:
+    """Candles from the project's store, opens in ``[start, end)``, UTC.
+
+    ``symbols`` and ``timeframe`` default to those of the settings. Raises HistoryMissing where the
+    store has none, CorruptHistory where its files are not what was written.
+    """
+    settings = load_settings()
+    return history_of(settings).load(
+        settings.enabled if symbols is None else symbols,
+        timeframe or settings.timeframe,
+        start,
+        end,
+        settings.exchange,
+    )
+
+
+def load_or_synthetic(
+    symbols: Sequence[str] | None = None,
+    timeframe: str | None = None,
+    start: str | int | datetime | None = None,
+    end: str | int | datetime | None = None,
+) -> CandleSet:
+    """Like ``load``; where nothing is stored, made-up candles and a notice on standard error.
+
+    A store that is there but broken still raises: made-up candles never stand in for rot.
+    """
+    try:
+        return load(symbols, timeframe, start, end)
+    except HistoryMissing as missing:
+        settings = load_settings()
+        names = settings.enabled if symbols is None else tuple(symbols)
+        store = history_of(settings)
+        stored = {one.series.symbol for one in store.inventory()}
+        if stored & set(names):
+            raise
+        print(f"{SYNTHETIC_NOTICE}\n({missing})", file=sys.stderr)  # noqa: T201
+        made = synthetic_candles(
+            names, timeframe or settings.timeframe, utc_ms("2023"), SYNTHETIC_BARS
+        )
+        first = None if start is None else utc_ms(start)
+        chosen = made.between(first, None if end is None else utc_ms(end))
+        return chosen if all(len(one) for one in chosen) else made
+
+
+def promoted_folder(settings: Settings) -> Path:
+    """Where promoted artefacts live."""
+    return settings.root / "params" / "promoted"
