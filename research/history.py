@@ -320,7 +320,7 @@ class History:
             raise HistoryMissing(
                 "nothing is stored of it",
                 field=" ".join(wanted.values()),
-                remedy="candlebook history list shows what is.",
+                remedy="candlebook history show lists what is stored.",
             )
         return [problem for one in chosen for problem in find_problems(self.folder(one), one)]
 

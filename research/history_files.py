@@ -296,7 +296,7 @@ def writing(folder: Path, series: Series) -> Iterator[Manifest]:
     """
     _make_folder(folder)
     try:
-        with FileLock(folder / LOCK, timeout=LOCK_SECONDS):
+        with FileLock(folder / LOCK).acquire(timeout=LOCK_SECONDS, poll_interval=0.01):
             committed = load_manifest(folder, series)
             finish_commit(folder, committed)
             require_listed_files(folder, series, committed)

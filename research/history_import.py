@@ -239,6 +239,7 @@ def _from_csv(raw: bytes, path: Path, series: Series) -> tuple[Candles, int]:
             convert_options=pacsv.ConvertOptions(
                 column_types={name: kinds.get(name, text) for name in CSV_COLUMNS},
                 include_columns=list(kinds),
+                null_values=[""],  # "nan" is a value that is wrong, not one that is absent
             ),
         )
     except (pa.ArrowException, OSError, ValueError) as err:
