@@ -1,0 +1,470 @@
+"""ccxt over real HTTP against a loopback stand-in that speaks Binance's REST, with faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+import pytest
+
+from research.candles import Candles
+from research.errors import (
+    CandlebookError,
+    CandlesRejected,
+    ExchangeError,
+    ExchangeRefused,
+    ExchangeUnreachable,
+    ParameterError,
+    SettingsError,
+    UnknownNameError,
+)
+from research.exchange import MarketData
+from research.synthetic import synthetic_candles
+
+HOUR = 3_600_000
+START = 1_672_531_200_000
+BARS = 2_500
+# 20 minutes into candle 2,500, the one still forming.
+NOW = START + BARS * HOUR + 20 * 60_000
+
+Fault = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Exchange(ThreadingHTTPServer):
+    """Serves time, klines and exchangeInfo. ``faults`` answer first, one a request, for a path."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.candles = synthetic_candles(["BTCUSDT"], "1h", START, BARS + 1)["BTCUSDT"]
+        self.trades = 7
+        self.absent: set[int] = set()
+        self.faults: dict[str, list[Fault]] = {}
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.closing = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def klines(self, query: dict[str, str]) -> list[list[Any]]:
+        first, last = int(query["startTime"]), int(query["endTime"])
+        found = [
+            i
+            for i, ts in enumerate(self.candles.ts.tolist())
+            if first <= ts <= last and i not in self.absent
+        ]
+        return [self.row(i) for i in found[: int(query["limit"])]]
+
+    def row(self, i: int) -> list[Any]:
+        c, ts = self.candles, int(self.candles.ts[i])
+        texts = (f"{column[i]:.8f}" for column in (c.open, c.high, c.low, c.close, c.volume))
+        end = ts + HOUR - 1
+        return [ts, *texts, end, "10.00000000", self.trades, "1.00000000", "5.00000000", "0"]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Exchange
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = dict(parse_qsl(url.query))
+        name = url.path.removeprefix("/api/v3/")
+        self.server.asked.append((name, query))
+        faults = self.server.faults.get(name)
+        if faults:
+            faults.pop(0)(self)
+        elif name == "time":
+            send(self, json.dumps({"serverTime": NOW}))
+        elif name == "klines" and query["symbol"] == "BTCUSDT":
+            send(self, json.dumps(self.server.klines(query)))
+        elif name == "exchangeInfo":
+            send(self, json.dumps({"symbols": [listed(s) for s in json.loads(query["symbols"])]}))
+        else:
+            send(self, json.dumps({"code": -1121, "msg": "Invalid symbol."}), status=400)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet: the test report is the log."""
+
+
+def send(
+    handler: BaseHTTPRequestHandler,
+    text: str,
+    status: int = 200,
+    kind: str = "application/json",
+    **headers: str,
+) -> None:
+    data = text.encode()
+    handler.send_response(status)
+    handler.send_header("Content-Type", kind)
+    handler.send_header("Content-Length", str(len(data)))
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(data)
+
+
+def listed(symbol: str) -> dict[str, Any]:
+    return {
+        "symbol": symbol,
+        "filters": [
+            {"filterType": "PRICE_FILTER", "tickSize": "0.01000000"},
+            {
+                "filterType": "LOT_SIZE",
+                "minQty": "0.00001000",
+                "maxQty": "9000.00000000",
+                "stepSize": "0.00001000",
+            },
+            {"filterType": "MIN_NOTIONAL", "minNotional": "10.00000000"},
+        ],
+    }
+
+
+def answer(text: str, status: int = 200, kind: str = "application/json", **headers: str) -> Fault:
+    return lambda handler: send(handler, text, status, kind, **headers)
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.shutdown(socket.SHUT_RD)
+    handler.close_connection = True
+    handler.rfile.close()
+    handler.connection.close()
+
+
+def cut_off(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "5000")
+    handler.end_headers()
+    handler.wfile.write(b"[[1672531200000,")
+    handler.close_connection = True
+
+
+def drip_body(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    _drip(handler, b" ")
+
+
+def drip_headers(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    _drip(handler, b"x")
+
+
+def _drip(handler: BaseHTTPRequestHandler, byte: bytes) -> None:
+    assert isinstance(handler.server, Exchange)
+    handler.close_connection = True
+    while not handler.server.closing.wait(0.05):
+        try:
+            handler.wfile.write(byte)
+        except OSError:
+            return
+
+
+def silence(handler: BaseHTTPRequestHandler) -> None:
+    assert isinstance(handler.server, Exchange)
+    handler.server.closing.wait(10)
+    handler.close_connection = True
+
+
+@pytest.fixture
+def exchange() -> Iterator[Exchange]:
+    server = Exchange()
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield server
+    server.closing.set()
+    server.shutdown()
+    server.server_close()
+
+
+def market(exchange: Exchange, deadline_s: float = 5.0) -> MarketData:
+    return MarketData(base_url=exchange.url, deadline_s=deadline_s)
+
+
+def joined(pages: list[Candles]) -> list[list[float]]:
+    names = ("ts", "open", "high", "low", "close", "volume")
+    return [np.concatenate([getattr(page, name) for page in pages]).tolist() for name in names]
+
+
+def test_pages_join_to_the_whole_series_without_the_forming_candle(exchange: Exchange) -> None:
+    pages = list(market(exchange).closed_candles("BTCUSDT", "1h", START))
+    assert [len(page) for page in pages] == [1000, 1000, 500]
+    assert joined(pages) == joined([exchange.candles.rows(0, BARS)])
+    klines = [query for name, query in exchange.asked if name == "klines"]
+    assert len(klines) == 3
+    assert int(klines[2]["startTime"]) == START + 2000 * HOUR
+    assert {query["limit"] for query in klines} == {"1000"}
+
+
+def test_a_candle_counts_from_the_millisecond_in_which_it_has_closed(exchange: Exchange) -> None:
+    edge = START + BARS * HOUR
+    for now, last in ((edge - 1, BARS - 2), (edge, BARS - 1)):
+        exchange.faults["time"] = [answer(json.dumps({"serverTime": now}))]
+        pages = market(exchange).closed_candles("BTCUSDT", "1h", edge - 5 * HOUR)
+        assert int(list(pages)[-1].ts[-1]) == START + last * HOUR
+
+
+def test_start_and_end_bound_the_opens_and_text_dates_are_utc(exchange: Exchange) -> None:
+    first, last = "2023-01-01T00:30", "2023-01-02"
+    (page,) = market(exchange).closed_candles("BTCUSDT", "1h", first, last)
+    assert page.ts.tolist() == [START + i * HOUR for i in range(1, 24)]
+    assert not list(market(exchange).closed_candles("BTCUSDT", "1h", NOW + HOUR))
+
+
+def test_gaps_and_short_pages_come_through_as_they_are(exchange: Exchange) -> None:
+    exchange.absent = set(range(400, 1500))
+    exchange.faults["klines"] = [
+        answer(json.dumps([exchange.row(i) for i in range(300)]))  # fewer than there are
+    ]
+    pages = list(market(exchange).closed_candles("BTCUSDT", "1h", START))
+    kept = [i for i in range(BARS) if i not in exchange.absent]
+    assert joined(pages)[0] == [START + i * HOUR for i in kept]
+
+
+def test_pages_that_do_not_answer_the_question_are_refused(exchange: Exchange) -> None:
+    for rows in (range(50, 60), range(130, 260), range(100, 210)):
+        exchange.faults["klines"] = [answer(json.dumps([exchange.row(i) for i in rows]))]
+        pages = market(exchange).closed_candles(
+            "BTCUSDT", "1h", START + 100 * HOUR, START + 200 * HOUR
+        )
+        with pytest.raises(CandlesRejected, match="rows from"):
+            list(pages)
+
+
+def test_the_open_of_the_forming_candle_is_known_once_it_has_traded(exchange: Exchange) -> None:
+    forming = float(exchange.candles.open[BARS])
+    assert market(exchange).forming_open("BTCUSDT", "1h") == (START + BARS * HOUR, forming)
+    exchange.trades = 0
+    assert market(exchange).forming_open("BTCUSDT", "1h") is None
+    exchange.absent = {BARS}
+    assert market(exchange).forming_open("BTCUSDT", "1h") is None
+
+
+def test_time_filters_and_reachability(exchange: Exchange) -> None:
+    data = market(exchange)
+    assert data.server_time() == NOW
+    assert data.reachable()
+    found = data.filters(["ETHUSDT", "BTCUSDT"])
+    assert list(found) == ["ETHUSDT", "BTCUSDT"]
+    assert str(found["ETHUSDT"].lot_step) == "0.00001000"
+    assert dict(exchange.asked)["exchangeInfo"] == {"symbols": '["ETHUSDT","BTCUSDT"]'}
+    assert data.filters([]) == {}
+
+
+@pytest.mark.parametrize("drip", [drip_body, drip_headers, silence])
+def test_a_server_that_drips_or_is_silent_ends_at_the_deadline(
+    exchange: Exchange, drip: Fault
+) -> None:
+    exchange.faults["time"] = [drip] * 5
+    data = market(exchange, deadline_s=0.5)
+    begun = time.monotonic()
+    with pytest.raises(ExchangeUnreachable) as caught:
+        data.server_time()
+    assert time.monotonic() - begun < 1.0
+    assert caught.value.remedy
+    exchange.faults.clear()
+    assert data.server_time() == NOW, "the abandoned connection does not spoil the next"
+
+
+@pytest.mark.parametrize("fault", [reset, cut_off, answer("busy", 503), answer("oh", 500)])
+def test_a_passing_failure_is_retried_and_a_lasting_one_is_typed(
+    exchange: Exchange, fault: Fault
+) -> None:
+    data = market(exchange, deadline_s=0.5)
+    exchange.faults["time"] = [fault]
+    assert data.server_time() == NOW
+    exchange.faults["time"] = [fault] * 10
+    begun = time.monotonic()
+    with pytest.raises(ExchangeError) as caught:
+        data.server_time()
+    assert time.monotonic() - begun < 1.0
+    assert caught.value.remedy
+    lasting = ExchangeUnreachable if fault in (reset, cut_off) else ExchangeRefused
+    assert type(caught.value) is lasting
+
+
+def test_a_wait_that_fits_the_deadline_is_waited_for(exchange: Exchange) -> None:
+    exchange.faults["time"] = [answer("{}", 429, Retry_After="1")]
+    begun = time.monotonic()
+    assert market(exchange).server_time() == NOW
+    assert 1.0 <= time.monotonic() - begun < 2.0
+
+
+@pytest.mark.parametrize("status", [418, 429])
+def test_a_longer_wait_is_named_and_nothing_is_asked_during_it(
+    exchange: Exchange, status: int
+) -> None:
+    data = market(exchange)
+    exchange.faults["time"] = [answer("{}", status, Retry_After="120")]
+    with pytest.raises(ExchangeRefused, match="Wait 120 s"):
+        data.server_time()
+    with pytest.raises(ExchangeRefused, match=r"another 1(19|20) s"):
+        data.server_time()
+    assert not data.reachable()
+    assert len(exchange.asked) == 1
+    assert market(exchange).server_time() == NOW, "negative control: a new client may ask"
+
+
+def test_a_rate_limit_without_a_wait_is_not_retried(exchange: Exchange) -> None:
+    exchange.faults["time"] = [answer("{}", 429), answer("{}", 429, Retry_After="soon")]
+    for _ in range(2):
+        with pytest.raises(ExchangeRefused, match="Wait a few minutes"):
+            market(exchange).server_time()
+    assert len(exchange.asked) == 2
+
+
+HTML = "<html><body>Sign in to this network</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (HTML, CandlesRejected),
+        ("null", CandlesRejected),
+        ("", CandlesRejected),
+        ("[[1672531200000,", CandlesRejected),
+        ("[1, 2]", CandlesRejected),
+        ("[[NaN]]", CandlesRejected),
+        ("{}", CandlesRejected),
+        ('[{"code": -1121, "msg": "Invalid symbol."}]', ExchangeRefused),
+        ('{"code": -1003, "msg": "Too many requests."}', ExchangeRefused),
+        ("[" * 100_000 + "]" * 100_000, CandlebookError),
+    ],
+)
+def test_nonsense_under_status_200_is_a_typed_error(
+    exchange: Exchange, text: str, error: type[Exception]
+) -> None:
+    exchange.faults["klines"] = [answer(text, kind="text/html")] * 5
+    with pytest.raises(error):
+        list(market(exchange, 1.0).closed_candles("BTCUSDT", "1h", START))
+
+
+def test_a_portal_instead_of_the_exchange_is_not_reachable(exchange: Exchange) -> None:
+    exchange.faults["time"] = [answer(HTML, kind="text/html")]
+    assert not market(exchange).reachable()
+    exchange.faults["time"] = [answer("", 302, Location=exchange.url + "/api/v3/time")] * 2
+    assert not market(exchange).reachable()
+    with pytest.raises(ExchangeRefused, match="status 302"):
+        market(exchange).server_time()
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 451])
+def test_a_refusal_is_final_and_says_what_to_do(exchange: Exchange, status: int) -> None:
+    exchange.faults["time"] = [answer('{"msg": "no"}', status)] * 2
+    with pytest.raises(ExchangeRefused, match=f"status {status}") as caught:
+        market(exchange).server_time()
+    assert caught.value.remedy
+    assert len(exchange.asked) == 1
+
+
+def test_an_unknown_symbol_is_refused_by_the_exchange(exchange: Exchange) -> None:
+    with pytest.raises(ExchangeRefused, match="Check symbol"):
+        list(market(exchange).closed_candles("NOPEUSDT", "1h", START))
+
+
+def test_nothing_listening_is_unreachable_and_quickly_known() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    data = MarketData(base_url=f"http://127.0.0.1:{port}", deadline_s=0.5)
+    begun = time.monotonic()
+    assert not data.reachable()
+    assert time.monotonic() - begun < 1.0
+    with pytest.raises(ExchangeUnreachable, match="Check the network"):
+        data.server_time()
+
+
+def test_a_name_lookup_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def hang(*args: Any, **kwargs: Any) -> Any:
+        release.wait(10)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    begun = time.monotonic()
+    assert not MarketData(base_url="http://exchange.invalid").reachable(timeout_s=0.3)
+    assert time.monotonic() - begun < 0.8
+    release.set()
+
+
+def test_an_abandoned_request_does_not_keep_the_process(exchange: Exchange) -> None:
+    exchange.faults["time"] = [drip_body]
+    code = (
+        "import sys; from research.exchange import MarketData\n"
+        "print(MarketData(base_url=sys.argv[1]).reachable(timeout_s=0.2), 'ccxt' in sys.modules)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code, exchange.url],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        check=True,
+    )
+    assert done.stdout.split() == ["False", "True"]
+    assert done.stderr == ""
+
+
+def test_no_question_can_leave_for_the_real_exchange_and_no_key_is_held(
+    exchange: Exchange,
+) -> None:
+    data = market(exchange)
+    data.server_time()
+    opened = data._ccxt
+    assert {urlsplit(url).netloc for url in opened.urls["api"].values()} == {
+        urlsplit(exchange.url).netloc
+    }
+    assert not opened.apiKey
+    assert not opened.secret
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"exchange": "kraken"}, UnknownNameError),
+        ({"base_url": "127.0.0.1:80"}, SettingsError),
+        ({"base_url": "http://user:secret@host"}, SettingsError),
+        ({"base_url": "http://host/api"}, SettingsError),
+        ({"deadline_s": 0}, ParameterError),
+        ({"deadline_s": float("nan")}, ParameterError),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        MarketData(**arguments)
+
+
+@pytest.mark.parametrize("symbol", ["BTC/USDT", "btcusdt", "", "../X", "BTCUSDT\n", None])
+def test_a_symbol_of_another_form_is_refused_before_any_request(
+    exchange: Exchange, symbol: Any
+) -> None:
+    data = market(exchange)
+    for question in (
+        lambda: data.closed_candles(symbol, "1h", START),
+        lambda: data.forming_open(symbol, "1h"),
+        lambda: data.filters([symbol]),
+    ):
+        with pytest.raises(UnknownNameError):
+            question()
+    with pytest.raises(UnknownNameError):
+        data.closed_candles("BTCUSDT", "1w", START)
+    assert not exchange.asked
