@@ -18,11 +18,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 READING_ORDER = """
-research: errors account variables yaml_file params settings
+research: errors durable code_hash account variables yaml_file params settings
 research: candles history_manifest history_files history history_import known_gaps
-research: klines exchange synthetic
+research: klines exchange synthetic workspace
 research: indicators strategy strategies risk tape compiled engine blotter
-research: metrics report trials backtesting vectorbt_adapter search evidence promotion rag
+research: metrics chart_theme charts report_tables report
+research: trials backtesting vectorbt_adapter search evidence promotion rag
 live: ledger orders broker kill_switch session parity runner replay monitor api agents demo cli
 """
 ORDER: dict[str, list[str]] = {"research": [], "live": []}
