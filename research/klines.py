@@ -179,7 +179,7 @@ def _symbol_filters(symbol: str, filters: Any) -> Filters:
             "min_notional": notional["minNotional"],
         }
         for name, text in texts.items():
-            if type(text) is not str or not _DECIMAL.fullmatch(text):
+            if not _DECIMAL.fullmatch(text):
                 raise ParameterError(field=name, value=text, expected="a plain decimal in quotes")
         return Filters(**texts)
     except (TypeError, KeyError, ParameterError) as err:

@@ -245,6 +245,9 @@ def test_pages_that_do_not_answer_the_question_are_refused(exchange: Exchange) -
         )
         with pytest.raises(CandlesRejected, match="rows from"):
             list(pages)
+    exchange.faults["klines"] = [answer(json.dumps([exchange.row(i) for i in range(1001)]))]
+    with pytest.raises(CandlesRejected, match="at most 1000 rows"):
+        list(market(exchange).closed_candles("BTCUSDT", "1h", START))
 
 
 def test_the_open_of_the_forming_candle_is_known_once_it_has_traded(exchange: Exchange) -> None:
@@ -273,13 +276,16 @@ def test_a_server_that_drips_or_is_silent_ends_at_the_deadline(
 ) -> None:
     exchange.faults["time"] = [drip] * 5
     data = market(exchange, deadline_s=0.5)
+    first = data._open()
     begun = time.monotonic()
     with pytest.raises(ExchangeUnreachable) as caught:
         data.server_time()
     assert time.monotonic() - begun < 1.0
     assert caught.value.remedy
     exchange.faults.clear()
-    assert data.server_time() == NOW, "the abandoned connection does not spoil the next"
+    assert data.server_time() == NOW
+    # A worker that was given up may still write to its connection: it is not used again.
+    assert (data._ccxt is first) == (drip is silence)
 
 
 @pytest.mark.parametrize("fault", [reset, cut_off, answer("busy", 503), answer("oh", 500)])

@@ -186,6 +186,14 @@ def test_each_known_fault_is_named_with_row_and_column(rows: object, where: str)
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    "text", ["1e5", "+1", " 1", "1 ", "1_0", "٣", "1.", ".5", "", "0x1", "1,5", "1\n", "9" * 400]
+)
+def test_texts_that_float_would_take_or_nearly_take_are_no_decimals(text: str) -> None:
+    with pytest.raises(CandlesRejected, match="row 3, volume"):
+        parse_klines(changed(3, "volume", text), "BTCUSDT", "1h")
+
+
 def test_a_gap_passes_and_an_empty_answer_is_empty() -> None:
     rows = body()
     del rows[2:4]
