@@ -32,6 +32,7 @@ from research.risk import (
     Rules,
     account_refusal,
     affordable_lots,
+    daily_loss_reached,
     drawdown_reached,
     entry_refusal,
     exchange_refusal,
@@ -84,6 +85,7 @@ class State(NamedTuple):
     ``pending`` are signed lots waiting for the next open, decided at ``pending_since`` (close
     time) for the reason ``pending_intent``; ``acted`` is the target last acted on; ``last`` the
     last close; ``entry`` the average entry price and ``high`` the highest price since entry.
+    ``day_lost``: the daily loss was reached at some close of this UTC day.
     """
 
     cash: float
@@ -91,6 +93,7 @@ class State(NamedTuple):
     peak: float
     day: int
     day_base: float
+    day_lost: bool
     tripped: bool
     lots: Any
     pending: Any
@@ -157,6 +160,7 @@ def opening_state(cash: float, symbols: int) -> State:
         peak=cash,
         day=-1,
         day_base=cash,
+        day_lost=False,
         tripped=False,
         lots=zeros,
         pending=list(zeros),
@@ -224,7 +228,7 @@ def open_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: in
             log.fill_since[row][s] = state.pending_since[s]
             log.fill_intent[row][s] = state.pending_intent[s]
             _forget_pending(state, s)
-    return _with_account(state, cash, state.equity, state.peak, state.day, state.day_base)
+    return _with_cash(state, cash)
 
 
 def close_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: int) -> State:
@@ -236,11 +240,13 @@ def close_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: i
     cash = _run_stops(state, tape, t, rules, log, row)
     equity = _mark(state, cash, tape, t, rules)
     peak = max(state.peak, equity)
-    day, day_base = state.day, state.day_base
+    day, day_base, day_lost = state.day, state.day_base, state.day_lost
     if close_time // DAY != day:
         # The base is the mark at 00:00: this one, or the last before it where no bar closed then.
         day = close_time // DAY
         day_base = equity if close_time % DAY == 0 else state.equity
+        day_lost = False
+    day_lost = day_lost or daily_loss_reached(equity, day_base, rules)
 
     tripped, killed, event = state.tripped, False, tape.events[t]
     if event != 0:
@@ -251,7 +257,7 @@ def close_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: i
     if killed:
         _cancel_entries(state, log, row)
 
-    refusal = account_refusal(tripped, close_time, equity, day_base, peak, rules)
+    refusal = account_refusal(tripped, close_time, day_lost, equity, peak, rules)
     _decide_exits(state, equity, tape, t, rules, log, row)
     _decide_entries(state, equity, refusal, tape, t, rules, log, row)
 
@@ -267,8 +273,23 @@ def close_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: i
     log.peak[row] = peak
     log.day_base[row] = day_base
     log.tripped[row] = tripped
-    marked = _with_account(state, cash, equity, peak, day, day_base)
-    return _with_switch(marked, tripped)
+    return State(
+        cash,
+        equity,
+        peak,
+        day,
+        day_base,
+        day_lost,
+        tripped,
+        state.lots,
+        state.pending,
+        state.pending_since,
+        state.pending_intent,
+        state.acted,
+        state.last,
+        state.entry,
+        state.high,
+    )
 
 
 def _run_stops(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: int) -> float:
@@ -407,7 +428,11 @@ def _flatten(state: State, close_time: int, rules: Rules, log: Log, row: int) ->
 
 def _enlarge(state: State, s: int, lots: int, price: float) -> None:
     held = state.lots[s]
-    state.entry[s] = (state.entry[s] * held + price * lots) / (held + lots)
+    if held == 0:
+        # (price * lots) / lots can miss price by an ulp, and the stop that follows from it.
+        state.entry[s] = price
+    else:
+        state.entry[s] = (state.entry[s] * held + price * lots) / (held + lots)
     state.high[s] = max(state.high[s], price)
     state.lots[s] = held + lots
 
@@ -425,36 +450,16 @@ def _forget_pending(state: State, s: int) -> None:
     state.pending_intent[s] = 0
 
 
-def _with_account(
-    state: State, cash: float, equity: float, peak: float, day: int, day_base: float
-) -> State:
+def _with_cash(state: State, cash: float) -> State:
     # Spelled out, since numba knows no NamedTuple._replace.
     return State(
         cash,
-        equity,
-        peak,
-        day,
-        day_base,
-        state.tripped,
-        state.lots,
-        state.pending,
-        state.pending_since,
-        state.pending_intent,
-        state.acted,
-        state.last,
-        state.entry,
-        state.high,
-    )
-
-
-def _with_switch(state: State, tripped: bool) -> State:
-    return State(
-        state.cash,
         state.equity,
         state.peak,
         state.day,
         state.day_base,
-        tripped,
+        state.day_lost,
+        state.tripped,
         state.lots,
         state.pending,
         state.pending_since,
@@ -484,13 +489,14 @@ def fold(state: State, tape: Tape, rules: Rules, *, compiled: bool = True) -> tu
     ``compiled=False`` interprets the same source: slower, the same bits. ``state`` is not touched.
     """
     bars, symbols = len(tape.close_time), len(state.lots)
+    blank = new_log(bars, symbols)
     if compiled:
-        log = new_log(bars, symbols)
-        last = _compiled_fold()(as_arrays(state), tape, as_arrays(rules), log)
-        return copied(last), log
-    lists = Log(*(column.tolist() for column in new_log(bars, symbols)))
+        last = _compiled_fold()(as_arrays(state), tape, as_arrays(rules), blank)
+        return copied(last), blank
+    lists = Log(*(column.tolist() for column in blank))
     last = _fold(copied(state), Tape(*(np.asarray(c).tolist() for c in tape)), rules, lists)
-    return last, Log(*(np.asarray(c) for c in lists))
+    columns = zip(lists, blank, strict=True)
+    return last, Log(*(np.array(c, kin.dtype).reshape(kin.shape) for c, kin in columns))
 
 
 def _fold(state: State, tape: Tape, rules: Rules, log: Log) -> State:

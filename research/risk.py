@@ -32,6 +32,7 @@ __all__ = [
     "TradingHours",
     "account_refusal",
     "affordable_lots",
+    "daily_loss_reached",
     "entry_refusal",
     "exchange_refusal",
     "floor_lots",
@@ -204,12 +205,21 @@ def drawdown_reached(equity: float, peak: float, rules: Rules) -> bool:
     return rules.gated and peak - equity >= rules.max_drawdown * peak
 
 
+def daily_loss_reached(equity: float, day_base: float, rules: Rules) -> bool:
+    """Whether the loss since 00:00 UTC is the limit or more, in percent or in money."""
+    loss = day_base - equity
+    return rules.gated and (
+        loss >= rules.max_daily_loss * day_base or loss >= rules.max_daily_loss_usd
+    )
+
+
 def account_refusal(
-    tripped: bool, close_time: int, equity: float, day_base: float, peak: float, rules: Rules
+    tripped: bool, close_time: int, day_lost: bool, equity: float, peak: float, rules: Rules
 ) -> int:
     """The first of the account-wide checks that refuses every entry at this close, else OK.
 
     The kill switch holds even where ``limits=None`` has switched the other checks off.
+    ``day_lost`` stays true until the next UTC day, whatever is earned back.
     """
     if tripped:
         return KILL_SWITCH
@@ -217,8 +227,7 @@ def account_refusal(
         return OK
     if not within_hours(close_time, rules):
         return TRADING_HOURS
-    loss = day_base - equity
-    if loss >= rules.max_daily_loss * day_base or loss >= rules.max_daily_loss_usd:
+    if day_lost:
         return DAILY_LOSS
     if drawdown_reached(equity, peak, rules):
         return DRAWDOWN
@@ -237,9 +246,10 @@ def entry_refusal(
         return POSITION_COUNT
     if order_lots <= 0 and not is_new:
         return POSITION_SIZE
-    if order_lots < rules.min_trade_lots[s] and order_lots >= rules.min_lots[s]:
+    code = exchange_refusal(order_lots, price, rules, s)
+    if code == OK and order_lots < rules.min_trade_lots[s]:
         return MIN_TRADE_SIZE
-    return exchange_refusal(order_lots, price, rules, s)
+    return code
 
 
 def exchange_refusal(order_lots: int, price: float, rules: Rules, s: int) -> int:
