@@ -240,9 +240,8 @@ class Candles:
         index = pd.DatetimeIndex(moments)
         index = index.tz_localize("UTC") if index.tz is None else index.tz_convert("UTC")
         ts = index.tz_localize(None).to_numpy().astype("datetime64[ms]").astype(np.int64)
-        # A copy, so that no later change of the frame reaches the candles.
-        columns = (_frozen_array(np.array(frame[c]), np.float64, c, len(ts)) for c in COLUMNS)
-        return cls(symbol, timeframe, ts, *columns)
+        # np.array copies: no later change of the frame reaches the candles.
+        return cls(symbol, timeframe, ts, *(np.array(frame[c]) for c in COLUMNS))
 
     def digest(self) -> str:
         """SHA-256 over symbol, timeframe and every value; the same however rows are stored."""

@@ -23,10 +23,12 @@ from research.errors import ParameterError
 
 __all__ = ["atr", "bollinger", "ema", "macd", "rsi", "sma"]
 
+_LONGEST = 100_000  # TA-Lib's own bound on every window
+
 
 def sma(values: Floats, window: int) -> Floats:
     """Simple moving average; NaN for the first ``window - 1`` bars."""
-    return _single(talib.SMA, _window("sma", window, 1), values)
+    return _single(talib.SMA, _window("sma.window", window, 1), values)
 
 
 def ema(values: Floats, window: int) -> Floats:
@@ -34,15 +36,16 @@ def ema(values: Floats, window: int) -> Floats:
 
     NaN for the first ``window - 1`` bars.
     """
-    return _single(talib.EMA, _window("ema", window, 1), values)
+    return _single(talib.EMA, _window("ema.window", window, 1), values)
 
 
 def rsi(close: Floats, window: int = 14) -> Floats:
     """Relative strength index, 0 to 100, Wilder's smoothing; NaN for the first ``window`` bars.
 
+    Where nothing has moved TA-Lib says 0, not the undefined 0 / 0 of the formula.
     J. W. Wilder, New Concepts in Technical Trading Systems (1978), section VI.
     """
-    return _single(talib.RSI, _window("rsi", window, 2), close)
+    return _single(talib.RSI, _window("rsi.window", window, 2), close)
 
 
 def atr(high: Floats, low: Floats, close: Floats, window: int = 14) -> Floats:
@@ -50,7 +53,7 @@ def atr(high: Floats, low: Floats, close: Floats, window: int = 14) -> Floats:
 
     J. W. Wilder, New Concepts in Technical Trading Systems (1978), section III.
     """
-    return _single(talib.ATR, _window("atr", window, 1), high, low, close)
+    return _single(talib.ATR, _window("atr.window", window, 1), high, low, close)
 
 
 def macd(
@@ -73,15 +76,20 @@ def bollinger(close: Floats, window: int = 20, width: float = 2.0) -> tuple[Floa
 
     NaN for the first ``window - 1`` bars. J. Bollinger, Bollinger on Bollinger Bands (2001).
     """
-    window = _window("bollinger", window, 2)
+    window = _window("bollinger.window", window, 2)
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width <= 1000:
+        raise ParameterError(
+            field="bollinger.width", value=width, expected="a number above 0, at most 1000"
+        )
     upper, middle, lower = _call(talib.BBANDS, 3, (close,), window, width, width)
     return upper, middle, lower
 
 
 def _window(name: str, value: int, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not low <= value <= _LONGEST:
         raise ParameterError(
-            field=f"{name}.window", value=value, expected=f"a whole number of bars from {low} up"
+            field=name, value=value, expected=f"a whole number of bars from {low} to {_LONGEST}"
         )
     return int(value)
 

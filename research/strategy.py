@@ -169,7 +169,6 @@ def compute_targets(strategy: Strategy, candles: Candles) -> Targets:
     target = np.array(raw.target, dtype=np.float64)
     confidence = np.asarray(raw.confidence, dtype=np.float64)
     reason = np.asarray(raw.reason, dtype=np.int64)
-    target[: strategy.warmup] = np.nan
     for name, column in (("target", target), ("confidence", confidence), ("reason", reason)):
         if column.shape != (len(candles),):
             raise ParameterError(
@@ -177,6 +176,7 @@ def compute_targets(strategy: Strategy, candles: Candles) -> Targets:
                 value=column.shape,
                 expected=f"one value a bar, shape ({len(candles)},)",
             )
+    target[: strategy.warmup] = np.nan
     decided = ~np.isnan(target)
     checks = (
         ("target", target, decided & ~((target >= 0) & (target <= 1)), "0 to 1, or NaN"),
