@@ -377,7 +377,7 @@ def test_an_unknown_timeframe_is_refused_with_the_known_ones(timeframe: Any) -> 
 
 def test_timeframes_are_what_pandas_says_they_are_and_divide_a_day() -> None:
     for name, ms in TIMEFRAMES.items():
-        assert pd.Timedelta(name.replace("m", "min").upper()) == pd.Timedelta(milliseconds=ms)
+        assert pd.Timedelta(name.replace("m", "min").replace("d", "D")) == pd.Timedelta(milliseconds=ms)
         assert 86_400_000 % ms == 0
 
 
