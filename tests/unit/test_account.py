@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -22,6 +22,9 @@ from research.account import (
     dotted,
 )
 from research.errors import ParameterError, UnknownNameError
+
+# The machine may be busy: a slow example is not a wrong one.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 CASES: list[tuple[type[Frozen], dict[str, Any], str]] = [
     (
@@ -158,6 +161,7 @@ anything = st.recursive(
 )
 
 
+@unhurried
 @given(
     st.sampled_from([Limits, Stops, Filters, TradingHours, Account]).flatmap(
         lambda model: st.tuples(
@@ -184,6 +188,7 @@ def test_a_lot_step_is_the_decimal_that_was_written(value: Any) -> None:
     assert Filters(lot_step=value).lot_step == Decimal("0.00001")
 
 
+@unhurried
 @given(st.floats(1e-8, 1e8))
 def test_a_float_becomes_a_decimal_through_its_shortest_text(value: float) -> None:
     assert Filters(tick=value).tick == Decimal(str(value))  # type: ignore[arg-type]
@@ -191,6 +196,7 @@ def test_a_float_becomes_a_decimal_through_its_shortest_text(value: float) -> No
     assert Filters(tick=value).tick == binary or binary != Decimal(str(value))  # type: ignore[arg-type]
 
 
+@unhurried
 @given(st.integers(1, 10**8), st.integers(0, 8))
 def test_the_lot_ratio_is_the_step_exactly(digits: int, places: int) -> None:
     step = Decimal(digits).scaleb(-places)

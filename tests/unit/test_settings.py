@@ -236,6 +236,13 @@ def test_a_variable_beats_its_file_and_leaves_the_rest_of_the_section(root: Path
     assert source_of(settings, "limits.max_daily_loss_pct") == "default"
 
 
+def test_the_snapshot_is_not_taken_for_the_source_of_other_keys(root: Path) -> None:
+    (root / "params/settings.yaml").unlink()
+    settings = load_settings(root, {})
+    assert source_of(settings, "exchange") == "default"
+    assert source_of(settings, "filters") == "params/filters/binance.yaml"
+
+
 @pytest.mark.parametrize(
     ("text", "armed"),
     [("true", 1), ("1", 1), ("YES", 1), ("On", 1), ("false", 0), ("0", 0), ("no", 0), ("OFF", 0)],

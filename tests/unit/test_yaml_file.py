@@ -40,7 +40,10 @@ trees = st.dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(tree=trees, flow=st.booleans())
 def test_values_are_those_of_safe_load(tmp_path: Path, tree: dict[str, Any], flow: bool) -> None:
     class WithoutAliases(yaml.SafeDumper):
