@@ -44,7 +44,7 @@ from research.workspace import default_account
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["Backtest", "backtest", "require_tradable"]
+__all__ = ["Backtest", "backtest", "require_tradable", "run_tape"]
 
 
 def require_tradable(candles: CandleSet) -> None:
@@ -81,7 +81,6 @@ def backtest(
     require_tradable(candles)
     account = account or default_account(candles.symbols)
     start = None if trade_from is None else utc_ms(trade_from)
-    rules = rules_for(account, candles.symbols)
     targets = tuple(compute_targets(strategy, one) for one in candles)
     tape = tape_of(candles, targets, interventions, start)
     if not len(tape.close_time):
@@ -91,6 +90,19 @@ def backtest(
             value=trade_from,
             expected=f"a time up to the last close, {last_close}",
         )
+    return run_tape(strategy, candles, account, targets, tape, name)
+
+
+def run_tape(
+    strategy: Strategy,
+    candles: CandleSet,
+    account: Account,
+    targets: tuple[Targets, ...],
+    tape: Tape,
+    name: str,
+) -> Backtest:
+    """Fold a tape that is ready; ``backtest`` is the door that checks what goes in."""
+    rules = rules_for(account, candles.symbols)
     last, log = fold(opening_state(account.initial_cash, len(candles)), tape, rules)
     desk = Desk(name, strategy.name, candles.symbols, rules)
     return Backtest(strategy, candles, account, desk, targets, tape, log, last)

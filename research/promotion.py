@@ -38,7 +38,14 @@ from research.errors import (
 )
 from research.strategy import Strategy, make_strategy
 
-__all__ = ["Artefact", "load_artefact", "promote", "reproduce", "verify"]
+__all__ = [
+    "Artefact",
+    "load_artefact",
+    "promote",
+    "reproduce",
+    "require_unchanged",
+    "verify",
+]
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 DEFAULT_LIFE_DAYS = 90
@@ -215,10 +222,22 @@ _AGAIN = "Promote it again from a backtest; candlebook flatten and a new account
 
 
 def verify(artefact: Artefact, candles: CandleSet, now: int) -> None:
-    """Check an artefact against today's code, libraries and candles; returns if all is as it was.
+    """``require_unchanged``, and that the artefact has not expired at ``now`` (UTC milliseconds).
 
-    ``candles`` must cover the research window; ``now`` in UTC milliseconds. Raises
-    ArtefactTampered naming the field, ArtefactExpired.
+    Raises ArtefactTampered naming the field, ArtefactExpired.
+    """
+    require_unchanged(artefact, candles)
+    if now >= utc_ms(artefact.expires_at):
+        raise ArtefactExpired(
+            f"expired at {artefact.expires_at}", field=artefact.name, remedy=_AGAIN
+        )
+
+
+def require_unchanged(artefact: Artefact, candles: CandleSet) -> None:
+    """Check an artefact against today's code, libraries and candles.
+
+    ``candles`` must cover the research window. Raises ArtefactTampered naming the first field that
+    is not as it was.
     """
     strategy = artefact.strategy.build()
     _require(artefact.name, "strategy.version", artefact.strategy.version, strategy.version)
@@ -239,10 +258,6 @@ def verify(artefact: Artefact, candles: CandleSet, now: int) -> None:
         artefact.digests.get("data"),
         artefact.research_candles(candles).digest(),
     )
-    if now >= utc_ms(artefact.expires_at):
-        raise ArtefactExpired(
-            f"expired at {artefact.expires_at}", field=artefact.name, remedy=_AGAIN
-        )
 
 
 def reproduce(artefact: Artefact, candles: CandleSet) -> Backtest:

@@ -24,7 +24,7 @@ research: klines exchange synthetic workspace
 research: indicators strategy strategies risk tape compiled engine blotter
 research: metrics chart_theme charts report_tables report
 research: trials backtesting vectorbt_adapter search evidence promotion rag
-live: ledger orders broker kill_switch session parity runner replay monitor api agents demo cli
+live: orders broker ledger kill_switch feed session parity paper runner replay monitor api agents demo cli
 """
 ORDER: dict[str, list[str]] = {"research": [], "live": []}
 for _line in READING_ORDER.strip().splitlines():
