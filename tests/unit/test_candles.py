@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research.candles import (
@@ -185,6 +185,7 @@ def test_gaps_are_the_runs_of_missing_opens() -> None:
     assert str(gaps[1]) == "BTCUSDT 2024-03-01T06:00Z .. 2024-03-01T07:00Z"
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 60), min_size=1))
 def test_candles_and_gaps_together_tile_the_range_exactly(opens: set[int]) -> None:
     candles = hours(*sorted(opens))
@@ -216,6 +217,7 @@ def test_a_gap_is_accepted_only_whole_and_only_for_its_symbol(known: Gap, covers
             judged.require_gaps_accepted()
 
 
+@settings(deadline=None)
 @given(
     opens=st.sets(st.integers(0, 40)).map(sorted),
     start=st.none() | st.integers(-3 * HOUR, 44 * HOUR),
@@ -231,6 +233,7 @@ def test_between_keeps_the_opens_from_start_up_to_end(
     assert kept == [ts for ts in candles.ts.tolist() if low <= ts < high]
 
 
+@settings(deadline=None)
 @given(now=st.integers(-2 * HOUR, 44 * HOUR).map(lambda ms: START + ms))
 def test_closed_by_keeps_exactly_the_candles_that_are_not_forming(now: int) -> None:
     candles = hours(*range(40))
@@ -272,6 +275,7 @@ def test_the_digest_does_not_depend_on_what_the_rows_were_cut_from() -> None:
 
 
 @pytest.mark.parametrize("name", ["ts", *COLUMNS])
+@settings(deadline=None)
 @given(row=st.integers(0, 3), bit=st.integers(0, 63))
 def test_one_flipped_bit_anywhere_changes_the_digest(name: str, row: int, bit: int) -> None:
     candles = table(SOUND)
@@ -377,7 +381,9 @@ def test_an_unknown_timeframe_is_refused_with_the_known_ones(timeframe: Any) -> 
 
 def test_timeframes_are_what_pandas_says_they_are_and_divide_a_day() -> None:
     for name, ms in TIMEFRAMES.items():
-        assert pd.Timedelta(name.replace("m", "min").replace("d", "D")) == pd.Timedelta(milliseconds=ms)
+        assert pd.Timedelta(name.replace("m", "min").replace("d", "D")) == pd.Timedelta(
+            milliseconds=ms
+        )
         assert 86_400_000 % ms == 0
 
 
@@ -416,6 +422,7 @@ def test_what_is_no_moment_or_would_depend_on_the_clock_is_refused(moment: Any) 
         utc_ms(moment)
 
 
+@settings(deadline=None)
 @given(st.integers(utc_ms("1970"), utc_ms("2200")))
 def test_a_stamp_survives_being_written_down_and_read(ts: int) -> None:
     assert utc_ms(iso(ts)) == ts
