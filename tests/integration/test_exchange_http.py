@@ -283,26 +283,45 @@ def test_a_server_that_drips_or_is_silent_ends_at_the_deadline(
     assert time.monotonic() - begun < 1.0
     assert caught.value.remedy
     exchange.faults.clear()
+    data.deadline_s = 5.0
     assert data.server_time() == NOW
     # A worker that was given up may still write to its connection: it is not used again.
     assert (data._ccxt is first) == (drip is silence)
 
 
-@pytest.mark.parametrize("fault", [reset, cut_off, answer("busy", 503), answer("oh", 500)])
+@pytest.mark.parametrize(
+    ("fault", "lasting"),
+    [
+        (reset, ExchangeUnreachable),
+        (cut_off, ExchangeUnreachable),
+        (answer("busy", 503), ExchangeRefused),
+        (answer("oh", 500), ExchangeRefused),
+    ],
+)
 def test_a_passing_failure_is_retried_and_a_lasting_one_is_typed(
-    exchange: Exchange, fault: Fault
+    exchange: Exchange,
+    fault: Fault,
+    lasting: type[ExchangeError],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    data = market(exchange, deadline_s=0.5)
-    exchange.faults["time"] = [fault]
-    assert data.server_time() == NOW
+    monkeypatch.setattr("research.exchange._pause", lambda _: 0.01)
+    exchange.faults["time"] = [fault] * 3
+    assert market(exchange).server_time() == NOW
+    exchange.asked.clear()
     exchange.faults["time"] = [fault] * 10
-    begun = time.monotonic()
-    with pytest.raises(ExchangeError) as caught:
-        data.server_time()
-    assert time.monotonic() - begun < 1.0
+    with pytest.raises(lasting) as caught:
+        market(exchange).server_time()
     assert caught.value.remedy
-    lasting = ExchangeUnreachable if fault in (reset, cut_off) else ExchangeRefused
-    assert type(caught.value) is lasting
+    assert len(exchange.asked) == 4
+
+
+def test_retries_stop_before_the_deadline(exchange: Exchange) -> None:
+    exchange.faults["time"] = [answer("busy", 503)] * 10
+    begun = time.monotonic()
+    with pytest.raises(ExchangeError):
+        market(exchange, deadline_s=0.5).server_time()
+    assert time.monotonic() - begun < 1.0
+    assert len(exchange.asked) < 4
 
 
 def test_a_wait_that_fits_the_deadline_is_waited_for(exchange: Exchange) -> None:
@@ -358,7 +377,7 @@ def test_nonsense_under_status_200_is_a_typed_error(
 ) -> None:
     exchange.faults["klines"] = [answer(text, kind="text/html")] * 5
     with pytest.raises(error):
-        list(market(exchange, 1.0).closed_candles("BTCUSDT", "1h", START))
+        list(market(exchange).closed_candles("BTCUSDT", "1h", START))
 
 
 def test_a_portal_instead_of_the_exchange_is_not_reachable(exchange: Exchange) -> None:
