@@ -162,12 +162,13 @@ def bounded(cls: type[Strategy], name: str, value: object) -> int | float:
 def compute_targets(strategy: Strategy, candles: Candles) -> Targets:
     """``strategy.targets`` with its answer checked, and no target before the declared warm-up.
 
-    Raises ParameterError where a column has the wrong length, a target lies outside 0 to 1, a
-    confidence outside 0 to 100, or a reason is not one of the strategy's.
+    Confidence is 0 where there is none. Raises ParameterError where a column has the wrong length,
+    a target lies outside 0 to 1, a confidence outside 0 to 100 (or a target has none), or a reason
+    is not one of the strategy's.
     """
     raw = strategy.targets(candles)
     target = np.array(raw.target, dtype=np.float64)
-    confidence = np.asarray(raw.confidence, dtype=np.float64)
+    confidence = np.array(raw.confidence, dtype=np.float64)
     reason = np.asarray(raw.reason, dtype=np.int64)
     for name, column in (("target", target), ("confidence", confidence), ("reason", reason)):
         if column.shape != (len(candles),):
@@ -176,16 +177,12 @@ def compute_targets(strategy: Strategy, candles: Candles) -> Targets:
                 value=column.shape,
                 expected=f"one value a bar, shape ({len(candles)},)",
             )
-    target[: strategy.warmup] = np.nan
+    target[: strategy.warmup] = confidence[: strategy.warmup] = np.nan
     decided = ~np.isnan(target)
+    said = decided | ~np.isnan(confidence)
     checks = (
         ("target", target, decided & ~((target >= 0) & (target <= 1)), "0 to 1, or NaN"),
-        (
-            "confidence",
-            confidence,
-            decided & ~((confidence >= 0) & (confidence <= 100)),
-            "0 to 100",
-        ),
+        ("confidence", confidence, said & ~((confidence >= 0) & (confidence <= 100)), "0 to 100"),
         ("reason", reason, (reason < 0) | (reason >= len(strategy.reasons)), "an index of reasons"),
     )
     for name, column, bad, expected in checks:
