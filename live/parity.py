@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from live.ledger import Ledger, read
@@ -49,12 +49,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Parity:
-    """The verdict. ``compared`` counts rows by stage; ``cause`` explains the first difference."""
+    """The verdict. ``compared`` counts rows by stage; ``cause`` explains the first difference.
+
+    ``twin`` is the backtest that the ledger was held against.
+    """
 
     account: str
     bars: int
     compared: dict[str, int]
     differences: tuple[Difference, ...]
+    twin: Backtest = field(repr=False, compare=False)
     cause: str = ""
 
     @property
@@ -115,7 +119,7 @@ def compare(ledger: Ledger, artefact: Artefact, candles: CandleSet) -> Parity:
     cause = ""
     if differences:
         cause = _cause(artefact, candles, plan, marks, account)
-    return Parity(artefact.name, len(tape.close_time), compared, tuple(differences), cause)
+    return Parity(artefact.name, len(tape.close_time), compared, tuple(differences), run, cause)
 
 
 def require_parity(parity: Parity) -> None:

@@ -483,14 +483,21 @@ def clear_row(log: Log, row: int) -> None:
         log.cancel_lots[row][s] = 0
 
 
-def fold(state: State, tape: Tape, rules: Rules, *, compiled: bool = True) -> tuple[State, Log]:
+# Below this many bars, starting the compiler takes longer than interpreting them.
+INTERPRETED_BARS: Final = 2_000
+
+
+def fold(
+    state: State, tape: Tape, rules: Rules, *, compiled: bool | None = None
+) -> tuple[State, Log]:
     """Run every bar of ``tape``; returns the last state and the log of numpy arrays.
 
-    ``compiled=False`` interprets the same source: slower, the same bits. ``state`` is not touched.
+    Compiled or interpreted gives the same bits; None takes whichever is sooner done. ``state`` is
+    not touched.
     """
     bars, symbols = len(tape.close_time), len(state.lots)
     blank = new_log(bars, symbols)
-    if compiled:
+    if compiled or (compiled is None and bars > INTERPRETED_BARS):
         last = _compiled_fold()(as_arrays(state), tape, as_arrays(rules), blank)
         return copied(last), blank
     lists = Log(*(column.tolist() for column in blank))

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from research import risk
 from research.candles import DAY
 from research.compiled import compile_kernel
-from research.engine import Log, as_arrays
+from research.engine import INTERPRETED_BARS, Log, as_arrays
 from research.risk import Rules, quantity_of
 
 __all__ = ["METRICS", "Metrics", "Tally", "metrics_of", "opening_tally", "tally_bar", "tally_log"]
@@ -207,10 +207,12 @@ def _profit_factor(profit: float, loss: float) -> float:
 
 
 def tally_log(log: Log, rules: Rules, initial_cash: float) -> Tally:
-    """The tally of a whole log (numpy arrays)."""
-    symbols = log.fill_lots.shape[1]
-    tally = as_arrays(opening_tally(initial_cash, symbols))
-    counted: Tally = _compiled_tally()(tally, log, as_arrays(rules))
+    """The tally of a whole log (numpy arrays); compiled where that is sooner done."""
+    bars, symbols = log.fill_lots.shape
+    tally = opening_tally(initial_cash, symbols)
+    if bars <= INTERPRETED_BARS:
+        return _tally_all(tally, Log._make(column.tolist() for column in log), rules)
+    counted: Tally = _compiled_tally()(as_arrays(tally), log, as_arrays(rules))
     return counted
 
 

@@ -124,7 +124,7 @@ class Sweep:
         """``metric`` over two parameters, the first two of the grid unless named."""
         from research.report import sweep_heatmap
 
-        names = list(self.frame.index.names)
+        names = [str(name) for name in self.frame.index.names]
         return sweep_heatmap(self.frame, x or names[0], y or names[-1], metric)
 
     def __repr__(self) -> str:

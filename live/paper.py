@@ -1,0 +1,212 @@
+"""One slot of paper trading: what the notebook and the command line call.
+
+A slot is the UTC close of a bar. ``run_slot`` opens the books, verifies the promoted artefact,
+brings its account up to the slot, and compares the ledger with a backtest over the same candles.
+This is the edge where the wall clock is read; everything below is handed its time.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+
+from live.feed import ExchangeFeed, Feed, ReplayFeed
+from live.ledger import Ledger, open_ledger, read, tables
+from live.parity import Parity, compare, require_parity
+from live.session import Progress, Session, advance
+from research.candles import iso, timeframe_ms, utc_ms
+from research.errors import InputError, PromotionError
+from research.exchange import MarketData
+from research.promotion import Artefact, load_artefact, verify
+from research.settings import Settings, load_settings
+from research.workspace import history_of, promoted_folder
+
+__all__ = [
+    "MODES",
+    "SlotReport",
+    "artefact_of",
+    "books_now",
+    "check_parity",
+    "feed_for",
+    "open_books",
+    "require_parity",
+    "require_slot",
+    "run_slot",
+]
+
+MODES = ("paper", "replay")
+# In a replay the forming candle has shown its open this long after the bar before it closed.
+SHOWN_AFTER_MS = 5_000
+
+
+def open_books(settings: Settings, mode: str) -> Ledger:
+    """The ledger of a mode: replays keep books of their own. Raises InputError for another mode."""
+    if mode not in MODES:
+        raise InputError(field="mode", value=mode, expected=f"one of {', '.join(MODES)}")
+    replay = mode == "replay"
+    return open_ledger(settings.replay_database_url if replay else settings.database_url)
+
+
+def books_now(ledger: Ledger, mode: str) -> int:
+    """The time in a ledger's world: the wall clock, or the last close that a replay has lived."""
+    if mode == "paper":
+        return wall_clock()
+    with ledger.reading() as conn:
+        last = conn.execute(sa.select(sa.func.max(tables.metrics.c.at))).scalar()
+    return 0 if last is None else int(last)
+
+
+def wall_clock() -> int:
+    """Now, UTC milliseconds."""
+    return int(time.time() * 1000)
+
+
+def artefact_of(name: str, settings: Settings) -> Artefact:
+    """The promoted artefact of this name; raises what ``load_artefact`` raises."""
+    return load_artefact(name, promoted_folder(settings))
+
+
+def feed_for(artefact: Artefact, settings: Settings, mode: str) -> Feed:
+    """The candles of an artefact, from its first bar on: stored ones, topped up unless replayed.
+
+    Raises PromotionError where an artefact made on synthetic candles is to trade a real market.
+    """
+    market, start = artefact.market, utc_ms(artefact.window.start)
+    history = history_of(settings)
+    if mode == "replay":
+        stored = history.load(market.symbols, market.timeframe, start, exchange=market.exchange)
+        return ReplayFeed(stored)
+    if "synthetic" in market.source:
+        raise PromotionError(
+            "it was promoted on synthetic candles",
+            field=f"{artefact.name}: market.source",
+            value=market.source,
+            expected="candles of a real exchange",
+            remedy="It can be replayed: candlebook paper replay.",
+        )
+    exchange = MarketData(market.exchange, settings.exchange_url)
+    return ExchangeFeed(history, exchange, market.exchange, market.symbols, market.timeframe, start)
+
+
+def require_slot(timeframe: str, slot: int | str) -> int:
+    """A slot as UTC milliseconds. Raises InputError unless it is the close of a bar."""
+    moment, bar_ms = utc_ms(slot), timeframe_ms(timeframe)
+    if moment % bar_ms:
+        raise InputError(
+            field="slot", value=iso(moment), expected=f"the UTC close of a {timeframe} bar"
+        )
+    return moment
+
+
+@dataclass(frozen=True, repr=False)
+class SlotReport:
+    """What one slot did, and where the account stands after it; tables for a notebook."""
+
+    account: str
+    mode: str
+    slot: int
+    progress: Progress
+    parity: Parity
+    artefact: Artefact
+    tables: dict[str, pd.DataFrame]
+
+    def __repr__(self) -> str:
+        done = self.progress
+        waiting = f"; waiting: {done.waiting}" if done.waiting else ""
+        return (
+            f"{self.account} ({self.mode}), slot {iso(self.slot)}: {done.bars} bars, "
+            f"{done.late_bars} of them late, {done.orders} orders, {done.fills} fills{waiting}\n"
+            f"{self.parity}"
+        )
+
+    def signals(self, bars: int = 1) -> pd.DataFrame:
+        """Signals of the last ``bars`` closes, with the gate's answer."""
+        frame = self.tables["signals"]
+        latest = sorted(frame["at"].unique())[-bars:]
+        columns = ["symbol", "action", "confidence", "target", "reason", "code"]
+        return frame[frame["at"].isin(latest)].set_index("at")[columns]
+
+    def positions(self) -> pd.DataFrame:
+        """What is held now, valued at the last close."""
+        columns = ["quantity", "entry_price", "last_price", "value"]
+        return self.tables["positions"].set_index("symbol")[columns]
+
+    def orders(self, last: int = 10) -> pd.DataFrame:
+        """The newest orders, with how they ended."""
+        columns = ["symbol", "side", "intent", "quantity", "status", "price", "fee", "reason"]
+        return (
+            self.tables["orders"].sort_values("decided_at").set_index("decided_at")[columns][-last:]
+        )
+
+    def equity(self) -> pd.DataFrame:
+        """Cash, equity and drawdown at every close so far."""
+        marks = self.tables["metrics"].set_index("at")
+        return marks.assign(drawdown=1.0 - marks["equity"] / marks["peak"])[
+            ["cash", "equity", "drawdown", "tripped"]
+        ]
+
+    def limits(self) -> pd.DataFrame:
+        """How much of each risk limit is used, in the limit's own unit."""
+        limits, last = self.artefact.account.limits, self.tables["metrics"].iloc[-1]
+        if limits is None:
+            return pd.DataFrame(columns=["used", "limit"])
+        held = self.tables["positions"]
+        largest = held["value"].max() / last["equity"] * 100
+        rows: dict[str, tuple[float, Any]] = {
+            "daily loss %": (
+                max(0.0, (1 - last["equity"] / last["day_base"]) * 100),
+                limits.max_daily_loss_pct,
+            ),
+            "drawdown %": ((1 - last["equity"] / last["peak"]) * 100, limits.max_drawdown_pct),
+            "positions": (int((held["lots"] > 0).sum()), limits.max_positions),
+            "largest position %": (largest, limits.max_position_pct),
+        }
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["used", "limit"])
+
+
+def run_slot(
+    name: str, slot: int | str, mode: str = "paper", settings: Settings | None = None
+) -> SlotReport:
+    """Bring the promoted strategy ``name`` up to ``slot``, the UTC close of a bar.
+
+    Raises ArtefactTampered or ArtefactExpired where it must not run, ExchangeError where the
+    market cannot be reached, and what ``live.session.advance`` raises. Called again for a slot
+    that is done, it changes nothing.
+    """
+    settings = settings or load_settings()
+    artefact = artefact_of(name, settings)
+    moment = require_slot(artefact.market.timeframe, slot)
+    now = moment + SHOWN_AFTER_MS if mode == "replay" else wall_clock()
+    if moment > now:
+        raise InputError(field="slot", value=iso(moment), expected=f"a close up to now, {iso(now)}")
+    ledger = open_books(settings, mode)
+    try:
+        feed = feed_for(artefact, settings, mode)
+        candles = feed.closed(now)
+        verify(artefact, candles, wall_clock())
+        progress = advance(Session(ledger, artefact, feed, mode), candles, now, moment)
+        parity = compare(ledger, artefact, candles)
+        with ledger.reading() as conn:
+            shown = ("signals", "orders", "positions", "metrics", "trades", "fills")
+            frames = {table: read.frame(conn, table, name) for table in shown}
+    finally:
+        ledger.close()
+    return SlotReport(name, mode, moment, progress, parity, artefact, frames)
+
+
+def check_parity(name: str, settings: Settings, mode: str) -> Parity:
+    """Compare the account ``name`` with a backtest over the stored candles."""
+    artefact = artefact_of(name, settings)
+    market = artefact.market
+    candles = history_of(settings).load(
+        market.symbols, market.timeframe, utc_ms(artefact.window.start), exchange=market.exchange
+    )
+    ledger = open_books(settings, mode)
+    try:
+        return compare(ledger, artefact, candles)
+    finally:
+        ledger.close()
