@@ -1,0 +1,113 @@
+"""A sweep's row is a backtest's figures, to the bit; memory does not grow with the grid."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from research.account import Account, Limits, Stops
+from research.backtesting import backtest
+from research.candles import COLUMNS, Candles, CandleSet, utc_ms
+from research.errors import GapNotAccepted, ParameterError
+from research.history import History
+from research.metrics import Metrics
+from research.search import sweep
+from research.strategies.rsi_reversal import RsiReversal
+from research.strategies.sma_crossover import SmaCrossover
+from research.synthetic import synthetic_candles
+
+BUSY = Account(
+    limits=Limits(max_position_pct=40, max_drawdown_pct=20, max_daily_loss_pct=3, max_positions=2),
+    stops=Stops(stop_loss_pct=4, trailing_stop_pct=6, take_profit_pct=9),
+)
+
+
+@pytest.fixture(scope="module")
+def candles() -> CandleSet:
+    return synthetic_candles(("AAAUSDT", "BBBUSDT", "CCCUSDT"), "1h", utc_ms("2024"), 3_000)
+
+
+def same(left: float, right: float) -> bool:
+    return left == right or (math.isnan(left) and math.isnan(right))
+
+
+@pytest.mark.parametrize("account", [BUSY, Account(limits=None)], ids=["gated", "no gate"])
+def test_every_row_equals_its_single_backtest_exactly(candles: CandleSet, account: Account) -> None:
+    found = sweep(SmaCrossover, candles, account, fast=[3, 7, 15, 40], slow=[10, 30, 90])
+    assert len(found) + found.skipped == 12
+    assert found.skipped == 3
+    for strategy, (_, row) in zip(found.strategies, found.frame.iterrows(), strict=True):
+        alone = backtest(strategy, candles, account).metrics
+        assert all(same(row[name], getattr(alone, name)) for name in Metrics._fields), strategy
+    assert len(set(found.frame["total_return"])) == len(found)
+
+
+def test_real_candles_with_the_real_outage(shared_history: History) -> None:
+    candles = shared_history.load(["BTCUSDT", "ETHUSDT"], "1h", "2023-01-01", "2023-07-01")
+    found = sweep(RsiReversal, candles, BUSY, window=[7, 14], oversold=[20.0, 30.0])
+    for strategy, (_, row) in zip(found.strategies, found.frame.iterrows(), strict=True):
+        alone = backtest(strategy, candles, BUSY).metrics
+        assert all(same(row[name], getattr(alone, name)) for name in Metrics._fields), strategy
+
+
+def test_trade_from_is_the_backtests(candles: CandleSet) -> None:
+    start = int(candles.clock()[1_000])
+    found = sweep(SmaCrossover, candles, BUSY, trade_from=start, fast=[5], slow=[50])
+    alone = backtest(SmaCrossover(5, 50), candles, BUSY, trade_from=start).metrics
+    assert all(same(v, getattr(alone, k)) for k, v in found.frame.iloc[0].items())  # type: ignore[call-overload]
+
+
+def test_a_sweep_that_charged_no_fee_would_be_noticed(candles: CandleSet) -> None:
+    free = BUSY.model_copy(update={"fee_rate": 0.0})
+    found = sweep(SmaCrossover, candles, free, fast=[3], slow=[10])
+    alone = backtest(SmaCrossover(3, 10), candles, BUSY).metrics
+    assert found.frame["final_equity"].iloc[0] != alone.final_equity
+
+
+def test_the_best_row_run_alone_has_its_figures(candles: CandleSet) -> None:
+    found = sweep(SmaCrossover, candles, BUSY, fast=[3, 7], slow=[30, 90])
+    best = found.best("sharpe")
+    assert best in found.strategies
+    assert found.run().metrics.sharpe == found.frame["sharpe"].max()
+    assert (
+        found.best("max_drawdown") == found.strategies[int(np.argmin(found.frame["max_drawdown"]))]
+    )
+    assert repr(best) in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        ({}, "expected values for some parameter"),
+        ({"fast": []}, r"SmaCrossover\.fast: expected at least one value"),
+        ({"fsat": [3]}, "Did you mean fast"),
+        ({"fast": [3, 1]}, r"SmaCrossover\.fast: expected a whole number from 2 to 1000, got 1"),
+        ({"fast": [2.5]}, r"SmaCrossover\.fast: expected a whole number"),
+        ({"fast": ["3"]}, r'SmaCrossover\.fast: expected a whole number .*got "3"'),
+        ({"fast": [60], "slow": [50]}, "at least one combination"),
+    ],
+)
+def test_a_bad_grid_is_refused_by_name(candles: CandleSet, grid: dict, words: str) -> None:
+    with pytest.raises(ParameterError, match=words):
+        sweep(SmaCrossover, candles, BUSY, **grid)
+
+
+def test_an_unknown_metric_is_refused(candles: CandleSet) -> None:
+    found = sweep(SmaCrossover, candles, BUSY, fast=[3], slow=[10])
+    with pytest.raises(ParameterError, match="metric: expected one of total_return"):
+        found.best("sharp")
+
+
+def test_a_gap_that_nobody_accepted_stops_a_sweep(candles: CandleSet, tmp_path: Path) -> None:
+    first = candles.series[0]
+    holed = CandleSet((_without(first, 500), *candles.series[1:]))
+    with pytest.raises(GapNotAccepted, match="AAAUSDT 1h"):
+        sweep(SmaCrossover, holed, BUSY, fast=[3], slow=[10])
+
+
+def _without(one: Candles, row: int) -> Candles:
+    columns = (np.delete(getattr(one, name), row) for name in ("ts", *COLUMNS))
+    return Candles(one.symbol, one.timeframe, *columns)
