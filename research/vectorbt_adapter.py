@@ -26,6 +26,8 @@ def portfolio_of(run: Backtest) -> Any:
 
     vectorbt recomputes cash, asset value and equity from the order records and the closes alone;
     nothing of the engine's own accounting goes in. Absent bars are valued at the last close.
+    Equity agrees to 1e-9, but for one thing: vectorbt forgets cash below a billionth of what it was
+    (its ``add_nb``), which an account that is always all in, in lots of 1e-8, shows at 6e-9.
     """
     try:
         import vectorbt as vbt
