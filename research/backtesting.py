@@ -300,12 +300,15 @@ def _utc_index(ts: Any, name: str) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(moments, name=name).tz_localize("UTC")
 
 
+_DTYPES: dict[Any, str] = {"float": "float64", "int": "int64"}
 _MOMENTS = {"timestamp", "decided_at", "ended_at", "at", "opened_at", "closed_at"}
 
 
 def _frame(rows: Any, index: str, kind: type | None = None) -> pd.DataFrame:
-    columns = [field.name for field in dataclasses.fields(kind)] if kind is not None else None
-    frame = pd.DataFrame(list(rows), columns=columns)
+    frame = pd.DataFrame(list(rows))
+    if kind is not None:  # a frame without a row still has its columns and their types
+        dtypes = {field.name: _DTYPES.get(field.type, "str") for field in dataclasses.fields(kind)}
+        frame = frame.reindex(columns=list(dtypes)).astype(dtypes)
     for name in _MOMENTS & set(frame.columns):
         moments = _utc_index(frame[name].to_numpy(), name)
         frame[name] = moments.where(frame[name].to_numpy() != 0) if name == "ended_at" else moments
