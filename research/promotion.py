@@ -43,6 +43,7 @@ __all__ = [
     "load_artefact",
     "promote",
     "reproduce",
+    "require_promotable",
     "require_unchanged",
     "verify",
 ]
@@ -132,6 +133,15 @@ def promote(
     name or an empty reason, PromotionRefused where an artefact of that name is there already
     (unless ``replace``) or the strategy's code does not lie in research/strategies/.
     """
+    require_promotable(name, why=why, folder=folder, replace=replace)
+    moment = int(time.time() * 1000) if now is None else now
+    artefact = _sealed(_unsealed(run, name, why, who, rows_tried, moment, life_days))
+    _write(_path(folder, name), artefact)
+    return artefact
+
+
+def require_promotable(name: str, *, why: str, folder: Path, replace: bool = False) -> None:
+    """Raises what ``promote`` would raise for this name and reason, whatever the run."""
     path = _path(folder, name)
     if not why.strip():
         raise InputError(field="why", value=why, expected="a reason, in words")
@@ -141,10 +151,6 @@ def promote(
             field=str(path.name),
             remedy="Choose another name, or replace it knowingly with --replace.",
         )
-    moment = int(time.time() * 1000) if now is None else now
-    artefact = _sealed(_unsealed(run, name, why, who, rows_tried, moment, life_days))
-    _write(path, artefact)
-    return artefact
 
 
 def _unsealed(

@@ -125,11 +125,13 @@ def revisions(conn: Connection, account: str) -> dict[tuple[int, str], float]:
     return {(row.bar, row.symbol): row.first_seen for row in rows}
 
 
-def decisions(conn: Connection, account: str) -> list[Decision]:
-    """Every signal with its refusal, by time, in order of symbol within a bar."""
+def decisions(conn: Connection, account: str, since: int = 0) -> list[Decision]:
+    """Signals with their refusals from ``since`` on, by time, by symbol within a bar."""
     table = tables.signals
     rows = conn.execute(
-        sa.select(table).where(table.c.account == account).order_by(table.c.at, table.c.symbol)
+        sa.select(table)
+        .where(table.c.account == account, table.c.at >= since)
+        .order_by(table.c.at, table.c.symbol)
     )
     return [
         Decision(

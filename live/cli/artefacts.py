@@ -1,0 +1,175 @@
+"""The commands `candlebook promote`, `verify` and `artefacts`: what may run, and whether it may."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from live.cli.jobs import Asked, Job, prepare, run_options
+from live.cli.options import Project, json_option, me, pass_project, who_option
+from live.cli.output import answer, busy, table
+from live.cli.runs import grid_options
+from research.errors import ArtefactTampered
+
+if TYPE_CHECKING:
+    from research.backtesting import Backtest
+    from research.promotion import Artefact
+
+__all__ = ["artefacts", "promote", "verify"]
+
+
+@click.command()
+@click.argument("name")
+@click.option("--strategy", required=True, help="As `candlebook backtest` takes it.")
+@run_options
+@click.option("--from-sweep", is_flag=True, help="Promote the best combination of --grid.")
+@grid_options
+@click.option("--why", required=True, help="Why it is promoted, in words.")
+@click.option("--replace", is_flag=True, help="Replace the artefact of that name.")
+@click.option("--days", type=click.IntRange(1, 3650), help="How long it may run (default: 90).")
+@who_option
+@json_option
+@pass_project
+def promote(project: Project, name: str, as_json: bool, **given: Any) -> None:
+    """Freeze a strategy as params/promoted/NAME.yaml.
+
+    `candlebook paper run NAME` then runs it. Strategy, parameters, limits, costs, candles and code
+    are hashed: what changes later is refused by name.
+    """
+    from research.promotion import DEFAULT_LIFE_DAYS, promote, require_promotable
+
+    taken = ("from_sweep", "grid", "metric", "why", "replace", "days", "who")
+    from_sweep, grid, metric, why, replace, days, who = (given.pop(one) for one in taken)
+    if from_sweep != bool(grid):
+        raise click.UsageError("--from-sweep and --grid belong together: give both or neither.")
+    # Before the sweep, which may take minutes.
+    require_promotable(name, why=why, folder=project.promoted, replace=replace)
+    job = prepare(project, Asked(**given))
+    run, rows = _chosen(job, grid, metric)
+    artefact = promote(
+        run,
+        name,
+        why=why,
+        folder=project.promoted,
+        who=me(who),
+        rows_tried=rows,
+        life_days=days or DEFAULT_LIFE_DAYS,
+        replace=replace,
+    )
+    said = (
+        f"Promoted {name}: {artefact.strategy.build()!r} on {', '.join(run.symbols)}, "
+        f"{artefact.market.timeframe}, until {artefact.expires_at}.\n"
+        f"{project.promoted / f'{name}.yaml'}\n"
+        f"Next: candlebook paper replay {name} --bars 36, or candlebook paper run {name}."
+    )
+    answer(as_json, _document(artefact), said)
+
+
+def _chosen(job: Job, grid: dict[str, Any], metric: str) -> tuple[Backtest, int]:
+    """The run to promote, and the number of combinations that it was chosen from."""
+    if not grid:
+        with busy("running"):
+            return job.backtest(), 1
+    found = job.sweep(grid, metric)
+    return found.run(found.best(metric)), len(found)
+
+
+@click.command()
+@click.argument("name")
+@json_option
+@pass_project
+def verify(project: Project, name: str, as_json: bool) -> None:
+    """Check that NAME is still what was promoted.
+
+    File, code, libraries and candles must be as they were, its backtest must trade the same
+    again, and it must not have expired.
+    """
+    from research.candles import utc_ms
+    from research.promotion import load_artefact, reproduce
+    from research.promotion import verify as require_valid
+
+    artefact = load_artefact(name, project.promoted)
+    market, start = artefact.market, utc_ms(artefact.window.start)
+    with busy("running its backtest again"):
+        candles = project.history.load(
+            market.symbols, market.timeframe, start, exchange=market.exchange
+        )
+        require_valid(artefact, candles, _now())
+        run = reproduce(artefact, candles)
+    said = (
+        f"{name} is what was promoted on {artefact.promoted_at}: file, {len(artefact.code)} "
+        f"modules of code, libraries, candles, and all {len(run.order_list):,} orders of its "
+        f"backtest. It may run until {artefact.expires_at}."
+    )
+    answer(as_json, _document(artefact) | {"orders": len(run.order_list)}, said)
+
+
+@click.command()
+@json_option
+@pass_project
+def artefacts(project: Project, as_json: bool) -> None:
+    """List what is promoted.
+
+    The files are unsealed; `candlebook verify NAME` checks one against code and candles.
+    """
+    names = sorted(path.stem for path in project.promoted.glob("*.yaml"))
+    documents = [_read(project, name) for name in names]
+    if not documents:
+        answer(as_json, {"artefacts": []}, "Nothing is promoted. `candlebook promote` does it.")
+        return
+    columns = ("name", "strategy", "symbols", "timeframe", "promoted", "expires", "state")
+    rows = [
+        (
+            *(one["name"], _call(one), " ".join(one.get("symbols", ())), one.get("timeframe")),
+            *(one.get("promoted_at"), one.get("expires_at"), one["state"]),
+        )
+        for one in documents
+    ]
+    answer(as_json, {"artefacts": documents}, table(columns, rows))
+
+
+def _read(project: Project, name: str) -> dict[str, Any]:
+    """One artefact as its file says; one that was tampered with is listed as such."""
+    from research.promotion import load_artefact
+
+    try:
+        return _document(load_artefact(name, project.promoted))
+    except ArtefactTampered as err:
+        return {"name": name, "state": "tampered", "message": str(err)}
+
+
+def _call(document: dict[str, Any]) -> str | None:
+    if "strategy" not in document:
+        return None
+    given = ", ".join(f"{name}={value}" for name, value in document["parameters"].items())
+    return f"{document['strategy']}({given})"
+
+
+def _document(artefact: Artefact) -> dict[str, Any]:
+    from research.candles import utc_ms
+
+    expired = _now() >= utc_ms(artefact.expires_at)
+    return {
+        "name": artefact.name,
+        "state": "expired" if expired else "sealed",
+        "strategy": artefact.strategy.name,
+        "parameters": artefact.strategy.parameters,
+        "exchange": artefact.market.exchange,
+        "symbols": artefact.market.symbols,
+        "timeframe": artefact.market.timeframe,
+        "source": artefact.market.source,
+        "window": artefact.window.model_dump(),
+        "promoted_at": artefact.promoted_at,
+        "expires_at": artefact.expires_at,
+        "who": artefact.who,
+        "why": artefact.why,
+        "rows_tried": artefact.rows_tried,
+        "metrics": artefact.metrics,
+        "seal": artefact.seal,
+    }
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

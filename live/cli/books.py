@@ -1,0 +1,71 @@
+"""The commands `candlebook kill` and `candlebook reset`: the kill switch, moved by a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, TypeVar
+
+import click
+
+from live.cli.options import Project, json_option, me, pass_project, time_option, who_option
+from live.cli.output import answer, moment
+
+__all__ = ["kill", "reset"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _move_options(command: Command) -> Command:
+    options = (
+        click.option("--reason", required=True, help="Why, in words; it is kept in the ledger."),
+        time_option("--at", help="From the first bar close at or after it, UTC."),
+        click.option("--replay", is_flag=True, help="The books of replays."),
+        who_option,
+        json_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_move_options
+@pass_project
+def kill(project: Project, as_json: bool, **asked: Any) -> None:
+    """Trip the kill switch for every account.
+
+    No entry passes until a person resets it; exits and stops go on.
+    """
+    moved = _moved(project, "kill", **asked)
+    said = f"Tripped: no entry passes from {moved['effective_from']} on. Exits and stops go on."
+    answer(as_json, moved, said)
+
+
+@click.command()
+@_move_options
+@pass_project
+def reset(project: Project, as_json: bool, **asked: Any) -> None:
+    """Let trading start, or go on after a trip. Every account's peak becomes its equity."""
+    moved = _moved(project, "reset", **asked)
+    answer(as_json, moved, f"Reset: trading may go on from {moved['effective_from']}.")
+
+
+def _moved(
+    project: Project, move: str, reason: str, at: int | None, replay: bool, who: str | None
+) -> dict[str, Any]:
+    from live import kill_switch
+    from live.paper import books_now, open_books
+
+    mode = "replay" if replay else "paper"
+    name = me(who)
+    with closing(open_books(project.settings, mode)) as ledger:
+        acts = {"kill": kill_switch.kill, "reset": kill_switch.reset}
+        effective = acts[move](ledger, reason, books_now(ledger, mode), at=at, who=name)
+    return {
+        "move": move,
+        "mode": mode,
+        "effective_from": moment(effective),
+        "reason": reason.strip(),
+        "who": name,
+    }

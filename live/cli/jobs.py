@@ -1,0 +1,166 @@
+"""What a backtest, a sweep and a promotion have in common: which strategy, over which candles.
+
+STRATEGY is a name in params/strategies.yaml, which brings parameters, symbols and timeframe with
+it, or a class or file in research/strategies/, which takes symbols and timeframe of the settings.
+Options overrule both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from live.cli.options import Project, param_option, symbols_option, time_option
+from live.cli.output import moment
+from research.errors import InputError, ParameterError, UnknownNameError
+
+if TYPE_CHECKING:
+    from research.account import Account
+    from research.backtesting import Backtest
+    from research.candles import CandleSet
+    from research.search import Sweep
+    from research.settings import Settings, StrategySettings
+    from research.strategy import Strategy
+
+__all__ = ["Asked", "Job", "document_of", "prepare", "run_options"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def run_options(command: Command) -> Command:
+    """Adds the options that say what a run is made of; they arrive as the fields of ``Asked``."""
+    options = (
+        symbols_option,
+        click.option("--timeframe", help="1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d."),
+        time_option("--start", help="First open, UTC (default: the first stored)."),
+        time_option("--end", help="Up to this open, UTC, exclusive (default: the last stored)."),
+        time_option("--trade-from", help="Trade from this close on; before it only warm up."),
+        param_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says; None is the default of strategies.yaml or settings.yaml."""
+
+    strategy: str
+    symbols: tuple[str, ...] | None
+    timeframe: str | None
+    start: int | None
+    end: int | None
+    trade_from: int | None
+    param: dict[str, int | float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready: everything is known, bounded and loaded."""
+
+    strategy: type[Strategy]
+    parameters: dict[str, Any]
+    candles: CandleSet
+    account: Account
+    trade_from: int | None
+
+    def backtest(self, name: str = "backtest") -> Backtest:
+        from research.backtesting import backtest
+
+        chosen = self.strategy(**self.parameters)
+        return backtest(chosen, self.candles, self.account, trade_from=self.trade_from, name=name)
+
+    def sweep(self, grid: dict[str, tuple[int | float, ...]], metric: str) -> Sweep:
+        """Every combination of ``grid``; the parameters that are not in it stay as they are.
+
+        Raises ParameterError where there is no such ``metric`` to rank them by, before any runs.
+        """
+        from research.account import did_you_mean
+        from research.metrics import METRICS
+        from research.search import sweep
+
+        if metric not in METRICS:
+            raise ParameterError(
+                field="--metric",
+                value=metric,
+                expected=f"one of {', '.join(METRICS)}",
+                remedy=did_you_mean(metric, METRICS),
+            )
+
+        fixed = {name: (value,) for name, value in self.parameters.items() if name not in grid}
+        values: dict[str, Any] = {**grid, **fixed}
+        return sweep(
+            self.strategy, self.candles, self.account, trade_from=self.trade_from, **values
+        )
+
+
+def prepare(project: Project, asked: Asked) -> Job:
+    """Find the strategy and load its candles; what costs nothing to check is checked first.
+
+    Raises UnknownNameError, ParameterError, InputError, and what ``History.load`` raises.
+    """
+    from research.strategy import bounded
+
+    settings = project.settings
+    cls, named = _find(asked.strategy, settings)
+    parameters = {**(named.parameters if named else {}), **asked.param}
+    parameters = {name: bounded(cls, name, value) for name, value in parameters.items()}
+    symbols = asked.symbols or (named.symbols if named else settings.enabled)
+    timeframe = asked.timeframe or (named.timeframe if named else settings.timeframe)
+    if asked.start is not None and asked.end is not None and asked.start >= asked.end:
+        raise InputError(
+            field="--end", value=moment(asked.end), expected=f"after {moment(asked.start)}"
+        )
+    account = settings.account(symbols)
+    candles = project.history.load(
+        symbols, timeframe, asked.start, asked.end, exchange=settings.exchange
+    )
+    return Job(cls, parameters, candles, account, asked.trade_from)
+
+
+def _find(name: str, settings: Settings) -> tuple[type[Strategy], StrategySettings | None]:
+    from research.account import did_you_mean
+    from research.strategy import registry, strategy_class
+
+    named = settings.strategies.get(name)
+    if named is not None:
+        return strategy_class(named.strategy), named
+    try:
+        return strategy_class(name), None
+    except UnknownNameError:
+        known = [*settings.strategies, *registry()]
+        raise UnknownNameError(
+            field="strategy",
+            value=name,
+            expected=f"one of {', '.join(known)}",
+            remedy=did_you_mean(name, known) or "params/strategies.yaml names yours.",
+        ) from None
+
+
+def document_of(run: Backtest) -> dict[str, Any]:
+    """A backtest for machines."""
+    from research.candles import utc_ms
+
+    closes = run.tape.close_time
+    halted = run.halted_at
+    return {
+        "strategy": run.strategy.name,
+        "version": run.strategy.version,
+        "parameters": run.strategy.parameters(),
+        "symbols": run.symbols,
+        "timeframe": run.candles.timeframe,
+        "source": run.candles.source,
+        "start": moment(int(run.candles.clock()[0])),
+        "first_close": moment(int(closes[0])),
+        "last_close": moment(int(closes[-1])),
+        "bars": len(closes),
+        "metrics": run.metrics._asdict(),
+        "orders": len(run.order_list),
+        "fills": len(run.fill_list),
+        "halted_at": None if halted is None else moment(utc_ms(halted)),
+        "digest": run.digest(),
+    }

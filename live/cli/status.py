@@ -1,0 +1,168 @@
+"""The command `candlebook status`: the kill switch and every account, at a glance."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from live.cli.options import Project, json_option, pass_project
+from live.cli.output import answer, moment, table
+
+if TYPE_CHECKING:
+    from live.kill_switch import SwitchStatus
+    from live.ledger.overview import Standing
+
+__all__ = ["status"]
+
+
+@click.command()
+@click.option("--replay", is_flag=True, help="The books of replays instead of the paper ledger.")
+@json_option
+@pass_project
+def status(project: Project, replay: bool, as_json: bool) -> None:
+    """Show the kill switch and where every account stands.
+
+    Equity, drawdown, positions, last signals, last run.
+    """
+    from live.kill_switch import switch_status
+    from live.ledger.overview import standings
+    from live.paper import open_books
+
+    mode = "replay" if replay else "paper"
+    settings = project.settings
+    url = settings.replay_database_url if replay else settings.database_url
+    if _absent(url):  # to look is not to open: that would make a ledger
+        said = (
+            f"No {mode} ledger yet: nothing has run. A new one is tripped until "
+            "`candlebook reset` says that trading may start."
+        )
+        answer(as_json, {"mode": mode, "kill_switch": None, "accounts": []}, said)
+        return
+    with closing(open_books(settings, mode)) as ledger, ledger.reading() as conn:
+        switch, accounts = switch_status(conn), standings(conn)
+    document = {
+        "mode": mode,
+        "kill_switch": _switch(switch),
+        "accounts": [_account(one) for one in accounts],
+    }
+    answer(as_json, document, _switch_text(switch), *_tables(accounts))
+
+
+def _absent(url: str) -> bool:
+    path = url.partition("sqlite:///")[2]
+    return bool(path) and not path.startswith((":memory:", "file:")) and not Path(path).exists()
+
+
+def _switch(switch: SwitchStatus) -> dict[str, Any]:
+    return {
+        "tripped": switch.tripped,
+        "since": moment(switch.last.at),
+        "reason": switch.last.reason,
+        "who": switch.last.who,
+        "tripped_accounts": switch.tripped_accounts,
+    }
+
+
+def _switch_text(switch: SwitchStatus) -> str:
+    state = "TRIPPED: no entries" if switch.tripped else "not tripped: trading may go on"
+    last = switch.last
+    lines = [f"Kill switch {state}. {last.reason} ({last.who}, from {moment(last.at)})"]
+    if switch.tripped_accounts and not switch.tripped:
+        names = ", ".join(switch.tripped_accounts)
+        lines.append(f"Tripped by their own drawdown limit, no entries: {names}")
+    return "\n".join(lines)
+
+
+def _account(one: Standing) -> dict[str, Any]:
+    run = one.last_run
+    return {
+        "account": one.account.account,
+        "mode": one.account.mode,
+        "trade_from": moment(one.account.trade_from),
+        "cursor": one.account.position,
+        "marked_at": moment(one.marked_at),
+        "tripped": one.account.engine.tripped,
+        "cash": one.cash,
+        "equity": one.equity,
+        "drawdown": one.drawdown,
+        "positions": one.holdings,
+        "signals": [
+            {
+                "symbol": said.signal.symbol,
+                "action": said.signal.action,
+                "confidence": said.signal.confidence,
+                "reason": said.signal.reason,
+                "target": said.target,
+                "code": said.code,
+                "at": moment(said.signal.timestamp),
+            }
+            for said in one.signals
+        ],
+        "last_run": None
+        if run is None
+        else {
+            "slot": moment(run.slot),
+            "attempt": run.attempt,
+            "status": run.status,
+            "started_at": moment(run.started_at),
+            "finished_at": moment(run.finished_at),
+            "message": run.message,
+        },
+    }
+
+
+def _tables(accounts: list[Standing]) -> list[Any]:
+    if not accounts:
+        return ["No account yet: `candlebook paper run NAME` opens one."]
+    columns: tuple[str, ...] = (
+        *("account", "mode", "cursor", ">equity", ">drawdown", ">positions"),
+        *("tripped", "last run"),
+    )
+    rows = [
+        (
+            *(one.account.account, one.account.mode, one.account.position),
+            *(f"{one.equity:,.2f}", f"{one.drawdown:.2%}", len(one.holdings)),
+            *("yes" if one.account.engine.tripped else "no", _run_text(one)),
+        )
+        for one in accounts
+    ]
+    held = [
+        (
+            *(one.account.account, holding.symbol, f"{holding.quantity:,.8g}"),
+            *(f"{holding.entry_price:,.8g}", _price(holding.last_price), f"{holding.value:,.2f}"),
+        )
+        for one in accounts
+        for holding in one.holdings
+    ]
+    said = [
+        (
+            *(one.account.account, said.signal.symbol, said.signal.action.value),
+            *(f"{said.signal.confidence:.0f}", said.signal.reason, said.code),
+            moment(said.signal.timestamp),
+        )
+        for one in accounts
+        for said in one.signals
+    ]
+    shown = [table(columns, rows)]
+    if held:
+        columns = ("account", "symbol", ">quantity", ">entry", ">last", ">value")
+        shown.append(table(columns, held, "Positions"))
+    if said:
+        columns = ("account", "symbol", "signal", ">confidence", "reason", "gate", "close")
+        shown.append(table(columns, said, "Last signals"))
+    return shown
+
+
+def _price(price: float | None) -> str | None:
+    return None if price is None else f"{price:,.8g}"
+
+
+def _run_text(one: Standing) -> str | None:
+    run = one.last_run
+    if run is None:
+        return None
+    ended = f": {run.message}" if run.message else ""
+    return f"{moment(run.slot)} {run.status}{ended}"
