@@ -8,8 +8,9 @@ Long series are thinned for the eye only: every bucket keeps its lowest and its 
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import plotly.graph_objects as go
@@ -22,6 +23,7 @@ __all__ = [
     "PERCENTS",
     "TEMPLATE",
     "THEME",
+    "Chart",
     "Theme",
     "format_metric",
     "thinned",
@@ -92,9 +94,32 @@ TEMPLATE: Final = go.layout.Template(
     }
 )
 pio.templates["candlebook"] = TEMPLATE
-# Left to itself plotly puts 4.8 MB of script into every notebook; JupyterLab needs none of it.
-if pio.renderers.default == "plotly_mimetype+notebook":
-    pio.renderers.default = "plotly_mimetype"
+
+
+_CONFIG: Final = {
+    "responsive": True,
+    "displaylogo": False,
+    "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],  # none that uploads
+}
+
+
+class Chart(go.Figure):  # type: ignore[misc]
+    """A plotly figure that a notebook stores as plotly's JSON, which JupyterLab draws offline.
+
+    Left to itself plotly puts 4.8 MB of script into the notebook, and asking it for its renderers
+    takes a second or more of imports. ``show()`` is still plotly's own, with whatever renderer.
+    """
+
+    _ipython_display_ = None
+    _repr_html_ = None
+
+    def drawing(self) -> dict[str, Any]:
+        """What plotly.js draws: data, layout and config, ready for JSON."""
+        return {**json.loads(self.to_json()), "config": _CONFIG}
+
+    def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return {"application/vnd.plotly.v1+json": self.drawing(), "text/plain": repr(type(self))}
+
 
 PERCENTS: Final = {
     "total_return",

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 
 from research.blotter import Fill, Trade
 from research.candles import Candles, Floats, Ints
-from research.chart_theme import PERCENTS, TEMPLATE, THEME, format_metric, thinned
+from research.chart_theme import PERCENTS, TEMPLATE, THEME, Chart, format_metric, thinned
 from research.errors import InputError, UnknownNameError
 from research.metrics import METRICS
 from research.report_tables import buy_and_hold
@@ -40,9 +40,9 @@ _PIVOTS: Final = {"total_return": 0.0, "cagr": 0.0, "sharpe": 0.0, "sortino": 0.
 _DIVERGING: Final = [[0.0, THEME.loss], [0.5, "#F4F1EC"], [1.0, THEME.strategy]]
 
 
-def run_figure(run: Backtest) -> go.Figure:
+def run_figure(run: Backtest) -> Chart:
     """Equity against buying and holding, drawdown, trades and exposure over one time axis."""
-    figure = go.Figure(
+    figure = Chart(
         [
             *_equity_traces(run),
             _drawdown_trace(run),
@@ -69,7 +69,7 @@ def run_figure(run: Backtest) -> go.Figure:
         yaxis={"domain": domains[0], "tickformat": ",~s", "nticks": 8, "type": scale},
         yaxis2={"domain": domains[1], "tickformat": ".0%", "nticks": 5},
         yaxis3={"domain": domains[2], "ticksuffix": "%", "zerolinecolor": THEME.benchmark},
-        yaxis4={"domain": domains[3], "tickformat": ".0%", "nticks": 3, "range": [0, 1]},
+        yaxis4={"domain": domains[3], "tickformat": ".0%", "nticks": 4, "rangemode": "tozero"},
         legend={"traceorder": "reversed"},
         legend2={"orientation": "h", "x": 0, "y": -0.04, "yanchor": "top", "traceorder": "normal"},
     )
@@ -83,7 +83,7 @@ def run_figure(run: Backtest) -> go.Figure:
     return figure
 
 
-def _mark_halt(figure: go.Figure, at: float) -> None:
+def _mark_halt(figure: Chart, at: float) -> None:
     figure.add_shape(
         type="line", x0=at, x1=at, y0=0, y1=1, yref="paper",
         line={"color": THEME.loss, "width": 1.5, "dash": "dash"},
@@ -96,14 +96,14 @@ def _mark_halt(figure: go.Figure, at: float) -> None:
 
 def candles_figure(
     candles: Candles, run: Backtest | None = None, *, points: int = _POINTS
-) -> go.Figure:
+) -> Chart:
     """One symbol's price: candlesticks, or a line of closes past 400 candles.
 
     Without a run its volume stands below; with one, what the run bought, sold and won or lost.
     At most ``points`` points a line, and half as many marks. Raises UnknownNameError where the run
     lacks the symbol.
     """
-    figure = go.Figure(_price_trace(candles, points))
+    figure = Chart(_price_trace(candles, points))
     if run is None:
         figure.add_trace(_volume_trace(candles, points))
         lower = {"domain": (0.0, 0.2), "nticks": 4, "tickformat": "~s", "rangemode": "tozero"}
@@ -129,7 +129,7 @@ def candles_figure(
     return figure
 
 
-def sweep_heatmap(frame: pd.DataFrame, x: str, y: str, metric: str) -> go.Figure:
+def sweep_heatmap(frame: pd.DataFrame, x: str, y: str, metric: str) -> Chart:
     """A metric over two parameters of a sweep; the best cell is framed.
 
     ``frame`` has the parameters as levels of its index and metrics as columns. Over any further
@@ -152,7 +152,7 @@ def sweep_heatmap(frame: pd.DataFrame, x: str, y: str, metric: str) -> go.Figure
         if pivot is None
         else {"colorscale": _DIVERGING}
     )
-    figure = go.Figure(
+    figure = Chart(
         go.Heatmap(
             x=across, y=down, z=values, zmid=pivot, text=texts, xgap=1, ygap=1, **shades,
             texttemplate="%{text}" if values.size <= 150 else None,

@@ -7,6 +7,7 @@ currency.
 
 from __future__ import annotations
 
+import base64
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,10 +113,16 @@ def _sparkline(run: Backtest) -> str:
         f'{_points(series, width, height - 2, low, scale)}"/>'
         for series, colour, stroke in lines
     )
+    source = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'preserveAspectRatio="none">{drawn}</svg>'
+    )
+    # An image, since JupyterLab strips drawings out of a notebook that it does not trust yet.
+    encoded = base64.b64encode(source.encode()).decode()
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" style="width:100%;max-width:{width}px;'
-        f'height:{height}px;margin:6px 0" preserveAspectRatio="none"><title>Equity (blue) and '
-        f"buying and holding (grey)</title>{drawn}</svg>"
+        f'<img alt="Equity (blue) and buying and holding (grey)" style="display:block;width:100%;'
+        f'max-width:{width}px;height:{height}px;margin:6px 0" '
+        f'src="data:image/svg+xml;base64,{encoded}">'
     )
 
 

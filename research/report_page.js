@@ -1,13 +1,8 @@
-// Draws each figure when it first comes into view, in the page's light or dark colours.
+// Draws the figures, each when it first comes into view, in the page's light or dark colours.
 "use strict";
 (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const night = JSON.parse(document.getElementById("night").textContent);
-  const config = {
-    responsive: true,
-    displaylogo: false,
-    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]], // none that uploads
-  };
   const boxes = [...document.querySelectorAll(".figure")];
 
   function draw(box) {
@@ -16,7 +11,7 @@
       for (const [day, colour] of Object.entries(night)) text = text.replaceAll(day, colour);
     }
     const figure = JSON.parse(text);
-    Plotly.react(box.querySelector(".plot"), figure.data, figure.layout, config);
+    Plotly.react(box.querySelector(".plot"), figure.data, figure.layout, figure.config);
     box.dataset.drawn = "yes";
   }
 
@@ -30,7 +25,8 @@
     },
     { rootMargin: "600px" }
   );
-  boxes.forEach((box) => seen.observe(box));
+  draw(boxes[0]); // the first without waiting to be seen
+  boxes.slice(1).forEach((box) => seen.observe(box));
   dark.addEventListener("change", () => boxes.filter((box) => box.dataset.drawn).forEach(draw));
   addEventListener("beforeprint", () => {
     document.querySelectorAll("details").forEach((one) => (one.open = true));

@@ -16,10 +16,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from research.chart_theme import NIGHT
+from research.chart_theme import NIGHT, Chart
 from research.charts import candles_figure, run_figure
 from research.report_tables import (
     costs_of,
@@ -298,9 +297,9 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
     return "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in pairs)
 
 
-def _figure(figure: go.Figure, bare: bool = False) -> str:
+def _figure(figure: Chart, bare: bool = False) -> str:
     # JSON inside a script element: no text in it may close the element or open a comment.
-    text = (figure.to_json() or "").replace("<", "\\u003c")
+    text = json.dumps(figure.drawing(), separators=(",", ":")).replace("<", "\\u003c")
     height = int(figure.layout.height)
     return (
         f'<div class="figure{"" if bare else " panel"}">'

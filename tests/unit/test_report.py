@@ -6,6 +6,8 @@ import base64
 import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -349,6 +351,23 @@ def test_no_candles_draw_an_empty_chart() -> None:
     assert len(candles_figure(priced().series[0]).data[0].x) == 0
 
 
+def test_a_notebook_stores_a_chart_as_json_alone_in_a_fraction_of_a_megabyte(run: Backtest) -> None:
+    from IPython.core.formatters import DisplayFormatter
+
+    formatter = DisplayFormatter()
+    stored, _ = formatter.format(run.plot())
+    assert set(stored) == {"application/vnd.plotly.v1+json", "text/plain"}
+    assert len(json.dumps(stored)) < 400_000
+    buttons = stored["application/vnd.plotly.v1+json"]["config"]["modeBarButtons"]
+    assert buttons == [["toImage", "zoom2d", "pan2d", "resetScale2d"]]  # none uploads
+
+
+def test_drawing_does_not_wait_for_the_renderers_of_plotly() -> None:
+    code = "import research.report, sys; print('plotly.io._renderers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_colours_are_told_apart_and_known_to_the_night() -> None:
     day = [THEME.strategy, THEME.benchmark, THEME.gain, THEME.loss, THEME.ink]
     night = [NIGHT.get(colour, colour) for colour in day]
@@ -461,7 +480,9 @@ def test_the_notebook_card_is_small_and_styles_nothing_but_itself(run: Backtest)
     assert len(card) < 30_000
     assert "<style" not in card
     assert "<script" not in card
-    assert card.count("<polyline") == 2
+    drawing = re.search(r'src="data:image/svg\+xml;base64,([^"]+)"', card)
+    assert drawing is not None
+    assert base64.b64decode(drawing[1]).count(b"<polyline") == 2
 
 
 # --- the page
@@ -496,7 +517,7 @@ def test_ten_symbols_with_many_trades_stay_below_six_megabytes() -> None:
 def test_a_page_holds_every_figure_and_a_chart_per_symbol(run: Backtest, page: Page) -> None:
     assert len(page.figures) == 1 + len(run.symbols)
     for text in page.figures:
-        assert set(json.loads(text)) == {"data", "layout"}
+        assert set(json.loads(text)) == {"data", "layout", "config"}
     values = run.metrics._asdict()
     for name in Metrics._fields[1:]:
         assert format_metric(name, values[name]).replace("-", "−") in page.text
@@ -535,7 +556,7 @@ def test_hostile_names_are_shown_and_never_executed(tmp_path: Path) -> None:
     assert evil in page.text
     assert len(page.figures) == 2
     assert "<img" not in "".join(page.figures)
-    assert "<img" not in run_html(run)
+    assert "<img src=x" not in run_html(run)
 
 
 def test_an_escape_that_is_forgotten_would_be_caught(
