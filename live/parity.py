@@ -95,14 +95,15 @@ def compare(ledger: Ledger, artefact: Artefact, candles: CandleSet) -> Parity:
             read.orders(conn, artefact.name),
             read.fills(conn, artefact.name),
         )
-    end = marks[-1].at if marks else account.trade_from
+    # Without a mark nothing was decided: not even the bar that closes at trade_from itself.
+    end = marks[-1].at if marks else account.trade_from - 1
     decided = candles.closed_by(end)
     plan = plan_of(artefact, decided, account.trade_from, first_seen)
     tape = plan.tape._replace(
         events=tape_of(decided, plan.targets, interventions, account.trade_from).events
     )
     run = run_tape(plan.strategy, decided, artefact.account, plan.targets, tape, artefact.name)
-    opened = _open_after(run, account)
+    opened = _open_after(run, account, candles)
     twin = _PaperRows(
         [one for t in range(len(tape.close_time)) for one in run.decisions(t)],
         settled([*run.rows, opened]),
@@ -143,14 +144,20 @@ class _PaperRows:
     fills: list[Fill]
 
 
-def _open_after(run: Backtest, account: AccountRow) -> Rows:
-    """The open phase that paper has done already of the bar after the last that closed."""
-    if account.cursor is None or account.cursor[1] != "open" or not account.seen_opens:
+def _open_after(run: Backtest, account: AccountRow, candles: CandleSet) -> Rows:
+    """The open phase that paper has done already of the bar after the last whole one.
+
+    It was done while the bar formed, at the opens seen then, or by a process that ended between
+    the phases of a bar that had closed.
+    """
+    if account.cursor is None or account.cursor[1] != "open":
         return Rows()
-    opens = [[account.seen_opens[symbol] for symbol in run.symbols]]
     bar = account.cursor[0]
-    present = [[True] * len(run.symbols)]
-    row = Tape([bar], opens, None, None, None, present, None, None)
+    closed = {one.symbol: one.between(bar, bar + 1).open for one in candles}
+    opens = account.seen_opens or {s: float(o[0]) for s, o in closed.items() if len(o)}
+    prices = [opens.get(symbol, math.nan) for symbol in run.symbols]
+    present = [symbol in opens for symbol in run.symbols]
+    row = Tape([bar], [prices], None, None, None, [present], None, None)
     log = Log(*(column.tolist() for column in new_log(1, len(run.symbols))))
     open_phase(copied(run.last), row, 0, run.rules, log, 0)
     return open_rows(run.desk, log, 0, bar)

@@ -141,7 +141,13 @@ def progress(what: str, unit: str) -> Iterator[Advance]:
         TimeRemainingColumn(),
     )
     silent = not sys.stderr.isatty()
-    with Progress(*columns, console=_console(stderr=True), transient=True, disable=silent) as bar:
+    with Progress(
+        *columns,
+        console=_console(stderr=True),
+        transient=True,
+        disable=silent,
+        redirect_stdout=False,
+    ) as bar:
         task = bar.add_task(what, total=None, rate="")
         started = time.monotonic()
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from live.cli.options import Project, json_option, pass_project, time_option
-from live.cli.output import answer, busy, moment, plain, progress
+from live.cli.output import answer, busy, emit, moment, notice, plain, progress
 from research.errors import ParityBroken
 
 if TYPE_CHECKING:
@@ -116,12 +117,38 @@ def _parity_document(found: Parity) -> dict[str, Any]:
 
 
 @click.command()
+@json_option
 @pass_project
-def demo(project: Project) -> None:
+def demo(project: Project, as_json: bool) -> None:
     """Walk the whole path without a network, history to parity.
 
     It works in data/demo, in books of its own, and starts afresh each time.
     """
     from live.demo import run_demo
 
-    run_demo(None if project.home is None else project.settings, click.echo)
+    # Standard output is the document's alone; what the demo tells on its way goes beside it.
+    told = notice if as_json else click.echo
+    with ExitStack() as bars:
+        advance = None
+
+        def on_slot(done: int, total: int) -> None:
+            nonlocal advance
+            if advance is None:
+                advance = bars.enter_context(progress("paper slots", "slots"))
+            advance(done, total)
+            if done == total:
+                bars.close()
+
+        ended = run_demo(None if project.home is None else project.settings, told, on_slot)
+    if as_json:
+        emit(
+            {
+                "source": ended.source,
+                "parameters": ended.best.strategy.parameters(),
+                "metrics": ended.best.metrics._asdict(),
+                "artefact": ended.artefact.name,
+                "runs": len(ended.runs),
+                "parity": _parity_document(ended.parity),
+                "report": ended.report,
+            }
+        )
