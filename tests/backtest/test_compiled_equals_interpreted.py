@@ -1,0 +1,368 @@
+"""Compiled and interpreted are one engine, and the referee that says so can tell a broken one.
+
+The sweep compiles the source that paper trading interprets: every cell of the log and every field
+of the state must have the same bits. The second half plants mutants in that source, one rule
+broken in each, and the oracle must notice all of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from research import engine, risk
+from research.compiled import cache_folder
+from research.engine import INTENTS, Log, State, Tape, clear_row, fold, new_log, opening_state, step
+from research.risk import CODES
+from research.tape import row_of
+from tests.backtest.oracle import simulate
+from tests.backtest.oracle_columns import as_columns
+from tests.backtest.worlds import World, random_world, world_of
+
+worlds = st.randoms(use_true_random=False).map(random_world)
+thorough = settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.large_base_example,
+    ],
+)
+
+
+def start_of(world: World) -> State:
+    return opening_state(world.account.initial_cash, len(world.series))
+
+
+def assert_same_log(one: Log, other: Log) -> None:
+    for name, a, b in zip(Log._fields, one, other, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), name
+        assert np.array_equal(a, b), name
+
+
+def assert_same_state(one: State, other: State) -> None:
+    for name, a, b in zip(State._fields, one, other, strict=True):
+        assert type(a) is type(b), name
+        assert np.array_equal(np.array(a, float), np.array(b, float), equal_nan=True), name
+
+
+# --- one engine
+
+
+@thorough
+@given(worlds)
+def test_compiled_and_interpreted_give_the_same_bits(world: World) -> None:
+    tape, rules = world.tape(), world.rules()
+    last, log = fold(start_of(world), tape, rules, compiled=False)
+    last_compiled, log_compiled = fold(start_of(world), tape, rules, compiled=True)
+    assert_same_log(log, log_compiled)
+    assert_same_state(last, last_compiled)
+
+
+def test_compiled_equals_interpreted_where_every_code_and_every_intent_occurs() -> None:
+    codes: Counter[int] = Counter()
+    intents: Counter[int] = Counter()
+    cancelled: Counter[int] = Counter()
+    for seed in range(1_500):
+        world = world_of(seed)
+        tape, rules = world.tape(), world.rules()
+        last, log = fold(start_of(world), tape, rules, compiled=False)
+        last_compiled, log_compiled = fold(start_of(world), tape, rules, compiled=True)
+        assert_same_log(log, log_compiled)
+        assert_same_state(last, last_compiled)
+        codes.update(log.code.ravel().tolist())
+        codes.update(log.fill_code.ravel().tolist())
+        intents.update(log.fill_intent.ravel().tolist())
+        intents.update(log.stop_intent.ravel().tolist())
+        cancelled.update(log.cancel_intent.ravel().tolist())
+    assert {CODES[code][0] for code in codes} == {name for name, _ in CODES.values()}
+    assert set(intents) - {0} == set(INTENTS)
+    assert {INTENTS[one] for one in cancelled if one} >= {"entry", "exit"}
+    assert min(codes.values()) >= 10
+    assert min(intents.values()) >= 10
+
+
+@thorough
+@given(worlds, st.integers(0, 30), st.booleans())
+def test_a_run_cut_in_two_equals_the_run_in_one_piece(
+    world: World, cut: int, compiled: bool
+) -> None:
+    tape, rules = world.tape(), world.rules()
+    whole_state, whole = fold(start_of(world), tape, rules, compiled=compiled)
+    first, rest = (Tape(*(c[part] for c in tape)) for part in (slice(cut), slice(cut, None)))
+    middle, log_a = fold(start_of(world), first, rules, compiled=compiled)
+    kept = repr(middle)
+    last, log_b = fold(middle, rest, rules, compiled=not compiled)
+    assert_same_log(whole, Log(*(np.concatenate(pair) for pair in zip(log_a, log_b, strict=True))))
+    assert_same_state(whole_state, last)
+    assert repr(middle) == kept  # the caller's state is not touched
+
+
+@thorough
+@given(worlds)
+def test_bar_by_bar_on_one_reused_row_is_what_paper_trading_sees(world: World) -> None:
+    tape, rules, state = world.tape(), world.rules(), start_of(world)
+    last, log = fold(state, tape, rules, compiled=True)
+    row = Log(*(column.tolist() for column in new_log(1, len(world.series))))
+    for t in range(len(tape.close_time)):
+        clear_row(row, 0)
+        state = step(state, row_of(tape, t), 0, rules, row, 0)
+        for name in ("cash", "equity", "peak", "day_base", "tripped"):
+            assert getattr(row, name)[0] == getattr(log, name)[t]
+        for s in range(len(world.series)):
+            for marker, names in READ_TOGETHER.items():
+                assert getattr(row, marker)[0][s] == getattr(log, marker)[t][s], marker
+                if getattr(row, marker)[0][s]:
+                    for name in names:
+                        assert getattr(row, name)[0][s] == getattr(log, name)[t][s], name
+    assert_same_state(state, last)
+
+
+# A column that says that something happened, and those that mean something only then.
+READ_TOGETHER = {
+    "fill_since": ("fill_lots", "fill_price", "fill_fee", "fill_code", "fill_intent"),
+    "stop_lots": ("stop_price", "stop_fee", "stop_intent"),
+    "order_lots": ("order_intent",),
+    "cancel_lots": ("cancel_since", "cancel_intent"),
+    "action": (),
+    "code": (),
+}
+
+
+# --- the compiled code on disk is that of the source as it stands
+
+
+def _module_at(path: Path, text: str) -> ModuleType:
+    path.write_text(text)
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
+    return module
+
+
+def test_a_changed_word_in_risk_moves_the_compiled_code_to_another_folder(tmp_path: Path) -> None:
+    text = inspect.getsource(risk)
+    as_it_is = cache_folder((_module_at(tmp_path / "risk.py", text), engine))
+    assert as_it_is == cache_folder(engine.KERNEL_MODULES)
+    changed = text.replace("peak - equity >=", "peak - equity >", 1)
+    assert changed != text
+    assert cache_folder((_module_at(tmp_path / "risk.py", changed), engine)) != as_it_is
+
+
+def test_the_compiled_code_lies_below_numbas_cache_folder_where_that_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert cache_folder(engine.KERNEL_MODULES).parent == tmp_path
+
+
+# --- negative controls: one broken rule each
+
+
+MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
+    "a sale gains slippage": (
+        engine,
+        "price = tape.open[t][s] * (1.0 - rules.slippage)",
+        "price = tape.open[t][s] * (1.0 + rules.slippage)",
+    ),
+    "a purchase fills at the close": (
+        engine,
+        "price = tape.open[t][s] * (1.0 + rules.slippage)",
+        "price = tape.close[t][s] * (1.0 + rules.slippage)",
+    ),
+    "purchases before sales": (
+        engine,
+        "for selling in (True, False)",
+        "for selling in (False, True)",
+    ),
+    "no fee on purchases": (
+        engine,
+        "cash = cash - (notional + fee)",
+        "cash = cash - notional",
+    ),
+    "a shrunken purchase may fall below the minimum": (
+        engine,
+        "                        lots = 0\n",
+        "                        lots = lots\n",
+    ),
+    "a gap through the stop fills at the stop": (
+        engine,
+        "price = min(opened, stop) * (1.0 - rules.slippage)",
+        "price = stop * (1.0 - rules.slippage)",
+    ),
+    "the stop must be passed, not touched": (
+        engine,
+        "tape.low[t][s] <= stop",
+        "tape.low[t][s] < stop",
+    ),
+    "the target must be passed, not touched": (
+        engine,
+        "tape.high[t][s] >= goal",
+        "tape.high[t][s] > goal",
+    ),
+    "the target goes before the stop": (
+        engine,
+        "tape.low[t][s] <= stop and opened < goal",
+        "tape.low[t][s] <= stop and tape.high[t][s] < goal",
+    ),
+    "the trailing stop sees the bar's high": (
+        engine,
+        "trail = state.high[s] *",
+        "trail = max(state.high[s], tape.high[t][s]) *",
+    ),
+    "a take-profit pays slippage": (
+        engine,
+        "price = max(opened, goal)",
+        "price = max(opened, goal) * (1.0 - rules.slippage)",
+    ),
+    "a fresh entry price is rounded once more": (
+        engine,
+        "if held == 0:",
+        "if held < 0:",
+    ),
+    "an absent symbol is worth nothing": (
+        engine,
+        "quantity_of(state.lots[s], rules, s) * state.last[s]",
+        "quantity_of(state.lots[s], rules, s) * state.last[s] * tape.present[t][s]",
+    ),
+    "a refused target stays": (
+        engine,
+        "        state.acted[s] = target\n        code = refusal",
+        "        code = refusal",
+    ),
+    "a target of zero leaves what was refused": (
+        engine,
+        "elif target > 0.0 or state.lots[s] == 0:",
+        "else:",
+    ),
+    "the day starts before the mark of 00:00": (
+        engine,
+        "equity if close_time % DAY == 0 else state.equity",
+        "state.equity",
+    ),
+    "a lost day is forgiven when it recovers": (
+        engine,
+        "day_lost = day_lost or daily_loss_reached(",
+        "day_lost = daily_loss_reached(",
+    ),
+    "a reset keeps the peak": (
+        engine,
+        "if event & RESET != 0:",
+        "if event & RESET == -1:",
+    ),
+    "a kill leaves waiting entries": (
+        engine,
+        "    if killed:\n",
+        "    if False:\n",
+    ),
+    "the switch trips unarmed": (
+        engine,
+        "trips_itself = rules.armed and not tripped",
+        "trips_itself = not tripped",
+    ),
+    "a trip always flattens": (
+        engine,
+        "if rules.flatten and tripped",
+        "if tripped",
+    ),
+    "a replaced sale is not cancelled": (
+        engine,
+        "if state.pending[s] != 0 and state.pending_since[s] != close_time:",
+        "if False:",
+    ),
+    "what will be sold still counts as a position": (
+        engine,
+        "if state.lots[s] + state.pending[s] > 0:",
+        "if state.lots[s] > 0 or state.pending[s] > 0:",
+    ),
+    "drawdown must pass its limit": (
+        risk,
+        "peak - equity >= rules.max_drawdown",
+        "peak - equity > rules.max_drawdown",
+    ),
+    "the daily loss in money must pass its limit": (
+        risk,
+        "loss >= rules.max_daily_loss_usd",
+        "loss > rules.max_daily_loss_usd",
+    ),
+    "one position too many": (
+        risk,
+        "positions >= rules.max_positions",
+        "positions > rules.max_positions",
+    ),
+    "hours include their end": (
+        risk,
+        "rules.hours_start <= minute < rules.hours_end",
+        "rules.hours_start <= minute <= rules.hours_end",
+    ),
+    "drawdown before the lost day": (
+        risk,
+        "    if day_lost:\n",
+        "    if day_lost and not drawdown_reached(equity, peak, rules):\n",
+    ),
+    "a lot more than cash pays": (
+        risk,
+        "while fewer > 0 and _cost(fewer, price, rules, s) > cash:",
+        "while False:",
+    ),
+}
+
+
+@cache
+def _expected() -> list[tuple[World, Any, Any, dict[str, np.ndarray]]]:
+    """Worlds with the oracle's account of them; made once for all mutants."""
+    made = []
+    for seed in range(1_500):
+        world = world_of(seed)
+        tape, rules = world.tape(), world.rules()
+        story, _ = simulate(
+            world.account, world.series, world.bar_ms, world.interventions, world.trade_from
+        )
+        closes = [int(one) for one in tape.close_time]
+        made.append((world, tape, rules, as_columns(story, closes, len(world.series))))
+    return made
+
+
+def _mutant(module: ModuleType, old: str, new: str) -> Callable[..., tuple[State, Log]]:
+    """The engine's ``fold`` with one passage of the engine's or the gate's source replaced."""
+    source = inspect.getsource(module)
+    assert source.count(old) == 1, f"the passage must stand exactly once: {old!r}"
+    parts: dict[ModuleType, dict[str, Any]] = {}
+    for part in (risk, engine):
+        text = source.replace(old, new) if part is module else inspect.getsource(part)
+        parts[part] = {"__name__": part.__name__}
+        exec(compile(text, f"mutant of {part.__name__}", "exec"), parts[part])  # noqa: S102
+    for name, value in parts[risk].items():
+        if isinstance(value, FunctionType) and name in parts[engine]:
+            parts[engine][name] = value
+    mutated: Callable[..., tuple[State, Log]] = parts[engine]["fold"]
+    return mutated
+
+
+def _noticed_after(folded: Callable[..., tuple[State, Log]]) -> int | None:
+    """The number of worlds until the oracle disagrees; None where it never does."""
+    for n, (world, tape, rules, expected) in enumerate(_expected()):
+        _, log = folded(start_of(world), tape, rules, compiled=False)
+        if any(not np.array_equal(getattr(log, k), v) for k, v in expected.items()):
+            return n
+    return None
+
+
+@pytest.mark.parametrize("broken", MUTANTS)
+def test_the_oracle_notices(broken: str) -> None:
+    assert _noticed_after(_mutant(*MUTANTS[broken])) is not None, broken
+
+
+def test_the_oracle_finds_no_fault_in_the_source_as_it_is() -> None:
+    unchanged = _mutant(engine, "for selling in (True, False)", "for selling in (True, False)")
+    assert _noticed_after(unchanged) is None
