@@ -57,6 +57,7 @@ def exit_codes(drawing: str) -> str:
 
 
 @click.group(
+    "candlebook",
     cls=Commands,
     epilog=exit_codes(inspect.cleandoc(errors.__doc__ or "")),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

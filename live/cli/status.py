@@ -27,9 +27,10 @@ def status(project: Project, replay: bool, as_json: bool) -> None:
 
     Equity, drawdown, positions, last signals, last run.
     """
+    # Not through live.paper, which brings the store and the exchange along.
     from live.kill_switch import switch_status
+    from live.ledger import open_ledger
     from live.ledger.overview import standings
-    from live.paper import open_books
 
     mode = "replay" if replay else "paper"
     settings = project.settings
@@ -41,7 +42,7 @@ def status(project: Project, replay: bool, as_json: bool) -> None:
         )
         answer(as_json, {"mode": mode, "kill_switch": None, "accounts": []}, said)
         return
-    with closing(open_books(settings, mode)) as ledger, ledger.reading() as conn:
+    with closing(open_ledger(url)) as ledger, ledger.reading() as conn:
         switch, accounts = switch_status(conn), standings(conn)
     document = {
         "mode": mode,
