@@ -36,7 +36,8 @@ def kill(
     """Trip the switch for every account; returns from when it holds (UTC milliseconds).
 
     It takes effect at the first bar close at or after ``at`` (default ``now``). A time that some
-    account has already decided is moved to the next moment after it: a kill is never refused.
+    account has already decided is moved to the next moment after it: a kill is never refused. A
+    reset that was asked for a later time does not undo it.
     """
     return _move(ledger, Move.KILL, reason, now, at, who)
 
@@ -57,24 +58,27 @@ def _move(
     if not reason.strip():
         raise InputError(field="reason", value=reason, expected="a reason, in words")
     with ledger.writing() as conn:
-        decided = _decided_up_to(conn)
-        moment = now if at is None else at
+        marked, moved = _latest(conn, tables.metrics), _latest(conn, tables.interventions)
+        decided = marked if move is Move.KILL else max(marked, moved)
         if at is not None and at <= decided and move is Move.RESET:
             raise InputError(
                 field="--at",
                 value=iso(at),
                 expected=f"a time after {iso(decided)}, which is decided already",
             )
-        effective = max(moment, decided + 1)
-        write.add_intervention(conn, effective, move, reason.strip(), who or getpass.getuser(), now)
+        effective = max(now if at is None else at, decided + 1)
+        # A kill neither waits for a reset that is still to come nor is undone by it.
+        for moment in sorted({effective, max(effective, moved)}):
+            write.add_intervention(
+                conn, moment, move, reason.strip(), who or getpass.getuser(), now
+            )
     return effective
 
 
-def _decided_up_to(conn: Connection) -> int:
-    """The latest close that any account has decided, or the latest move; -1 for neither."""
-    last_mark = conn.execute(sa.select(sa.func.max(tables.metrics.c.at))).scalar()
-    last_move = conn.execute(sa.select(sa.func.max(tables.interventions.c.at))).scalar()
-    return max(-1 if one is None else one for one in (last_mark, last_move))
+def _latest(conn: Connection, table: sa.Table) -> int:
+    """The latest ``at``: of the marks, the last close that any account has decided. -1 for none."""
+    latest = conn.execute(sa.select(sa.func.max(table.c.at))).scalar()
+    return -1 if latest is None else int(latest)
 
 
 def switch_status(conn: Connection) -> SwitchStatus:

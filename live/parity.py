@@ -1,9 +1,9 @@
 """The parity check: the paper ledger against a backtest over the same candles, bit for bit.
 
 The backtest is given what the paper run was given: the candles it decided on, its start, and what
-people did to the kill switch. Signals, orders, fills, cash, equity and peak must be equal: not
-close, equal. It says "equals replay": that the code is the same and nothing was lost or added, not
-that a market would have filled us at these prices.
+people did to the kill switch. Candles, signals, orders, fills, cash, equity and peak must be
+equal: not close, equal. It says "equals replay": that the code is the same and nothing was lost or
+added, not that a market would have filled us at these prices.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def compare(ledger: Ledger, artefact: Artefact, candles: CandleSet) -> Parity:
         settled([*run.rows, opened]),
         [*run.fill_list, *opened.fills],
     )
-    differences = [*_marks(run, marks), *_rows(paper, twin)]
+    restated = _restated(plan, marks)
+    differences = [*restated, *_marks(run, marks), *_rows(paper, twin)]
     differences.sort(key=lambda one: (one.at, _STAGES.index(one.stage)))
     compared = {
         "signals": len(twin.decisions),
@@ -119,7 +120,7 @@ def compare(ledger: Ledger, artefact: Artefact, candles: CandleSet) -> Parity:
     }
     cause = ""
     if differences:
-        cause = _cause(artefact, candles, plan, marks, account)
+        cause = _cause(artefact, candles, account, restated)
     return Parity(artefact.name, len(tape.close_time), compared, tuple(differences), run, cause)
 
 
@@ -134,7 +135,7 @@ def require_parity(parity: Parity) -> None:
         )
 
 
-_STAGES = ("signals", "orders", "fills", "marks")
+_STAGES = ("candles", "signals", "orders", "fills", "marks")
 
 
 @dataclass(frozen=True)
@@ -210,12 +211,19 @@ def _fields(
             yield Difference(at, symbol, stage, name, value, other)
 
 
+def _restated(plan: Plan, marks: Sequence[read.MarkRow]) -> list[Difference]:
+    """The first bar whose candles are not those that paper decided on; empty where all are."""
+    chain = ""
+    for t, mark in enumerate(marks):
+        closes_then = t < len(plan.opens) and int(plan.tape.close_time[t]) == mark.at
+        chain = plan.chained(chain, t) if closes_then else ""
+        if chain != mark.chain:
+            return [Difference(mark.at, "", "candles", "digest", mark.chain, chain)]
+    return []
+
+
 def _cause(
-    artefact: Artefact,
-    candles: CandleSet,
-    plan: Plan,
-    marks: Sequence[read.MarkRow],
-    account: AccountRow,
+    artefact: Artefact, candles: CandleSet, account: AccountRow, restated: Sequence[Difference]
 ) -> str:
     """Why they differ, from the most telling evidence down."""
     if account.seal != artefact.seal:
@@ -224,10 +232,7 @@ def _cause(
         require_unchanged(artefact, candles)
     except ArtefactTampered as err:
         return str(err)
-    chain = ""
-    for t, mark in enumerate(marks):
-        closes_then = t < len(plan.opens) and int(plan.tape.close_time[t]) == mark.at
-        chain = plan.chained(chain, t) if closes_then else ""
-        if chain != mark.chain:
-            return f"the candles were restated: not what was decided on at {iso(mark.at)}"
+    if restated:
+        at = iso(restated[0].at)
+        return f"the candles were restated: not what was decided on at {at}"
     return "the ledger's rows were edited, or the engine was interrupted and went on differently"

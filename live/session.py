@@ -80,8 +80,13 @@ class Plan:
         ]
 
     def chained(self, chain: str, t: int) -> str:
-        """The digest of every candle decided on up to bar ``t``, from the one before."""
+        """The digest of every candle decided on up to bar ``t``, from the one before.
+
+        The first covers the candles before it too: they have warmed the indicators.
+        """
         sha = hashlib.sha256(chain.encode())
+        if t == 0:
+            sha.update(self.candles.between(None, int(self.opens[0])).digest().encode())
         for one, i in zip(self.candles, self.position[t], strict=True):
             if i >= 0:
                 row = (one.open[i], one.high[i], one.low[i], one.close[i], one.volume[i])
@@ -141,6 +146,8 @@ def advance(
         first_seen = read.revisions(conn, account.account)
     plan = plan_of(session.artefact, candles, account.trade_from, first_seen)
     _require_chain(session, account, plan)
+    if len(plan.opens):  # later gaps are found bar by bar: what comes before them is decided first
+        candles.between(None, int(plan.opens[0]) + bar_ms).require_gaps_accepted()
 
     bars = late = orders = fills = 0
     for t in _bars_to_do(account, plan):
@@ -204,12 +211,15 @@ def _open_account(session: Session, now: int, trade_from: int) -> AccountRow:
 
 
 def _require_chain(session: Session, account: AccountRow, plan: Plan) -> None:
-    """The candles that were decided on must still be the ones in the store, every one."""
+    """The candles that were decided on must still be the ones in the store, as far as they go.
+
+    Another process may have seen more than this one: what this one lacks it cannot decide on.
+    """
     chain = ""
     with session.ledger.reading() as conn:
         marks = read.marks(conn, account.account)
-    for t, mark in enumerate(marks):
-        close = int(plan.tape.close_time[t]) if t < len(plan.opens) else None
+    for t, mark in enumerate(marks[: len(plan.opens)]):
+        close = int(plan.tape.close_time[t])
         chain = plan.chained(chain, t) if close == mark.at else ""
         if chain != mark.chain:
             raise DataError(
@@ -287,6 +297,14 @@ def _do_close(session: Session, plan: Plan, t: int, now: int) -> tuple[int, int]
             return 0, 0
         for symbol, first_seen in account.seen_opens.items():
             s = plan.desk.symbols.index(symbol)
+            if not plan.tape.present[t, s]:
+                raise DataError(
+                    "orders were filled at the open that it showed while it formed",
+                    field=f"{symbol} {plan.candles.timeframe} at {iso(bar)}",
+                    value="no candle",
+                    expected="the closed candle",
+                    remedy="Fetch it again (candlebook history fetch).",
+                )
             later = float(plan.tape.open[t, s])
             if later != first_seen:
                 write.add_revision(conn, name, symbol, bar, first_seen, later, now)

@@ -38,7 +38,15 @@ class Ledger:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A consistent view; writes inside it are undone."""
-        with _plain_errors(self.engine), self.engine.connect() as conn, conn.begin() as work:
+        options: dict[str, Any] = {}
+        if self.engine.dialect.name == "postgresql":
+            # There each statement would see what has been committed meanwhile.
+            options["isolation_level"] = "REPEATABLE READ"
+        with (
+            _plain_errors(self.engine),
+            self.engine.connect().execution_options(**options) as conn,
+            conn.begin() as work,
+        ):
             yield conn
             work.rollback()
 
@@ -51,6 +59,7 @@ class Ledger:
             conn.begin(),
         ):
             if conn.dialect.name == "postgresql":
+                conn.execute(sa.text(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S}s'"))
                 conn.execute(sa.select(sa.func.pg_advisory_xact_lock(POSTGRES_LOCK)))
             yield conn
 
@@ -92,14 +101,14 @@ def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
-            if parsed.database not in (None, "", ":memory:"):
+            if not str(parsed.database or ":memory:").startswith((":memory:", "file:")):
                 Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
             engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
             event.listen(engine, "connect", _sqlite_connect)
             event.listen(engine, "begin", _sqlite_begin)
             return engine
         return sa.create_engine(parsed, pool_pre_ping=True, isolation_level="READ COMMITTED")
-    except (SQLAlchemyError, ImportError) as err:
+    except (SQLAlchemyError, ImportError, OSError, ValueError) as err:
         raise SettingsError(
             f"{err}",
             field="DATABASE_URL",
