@@ -242,20 +242,26 @@ def show(project: Project, as_json: bool) -> None:
 
 
 def _inventory_table(infos: Sequence[SeriesInfo]) -> Any:
-    columns = (
-        *("exchange", "symbol", "timeframe", ">rows", "first open", "last open"),
-        *(">open gaps", ">accepted", "defects", ">revisions", ">MiB", "source"),
-    )
+    columns = ("series", ">rows", "from", "last open", "gaps", "odd rows")
     rows = [
         (
-            *(one.series.exchange, one.series.symbol, one.series.timeframe, f"{one.rows:,}"),
-            *(moment(one.first), moment(one.last), len(one.gaps), len(one.accepted_gaps)),
-            *(_listed({kind.value: count for kind, count in one.defects.items()}), one.revisions),
-            *(f"{one.size_bytes / 2**20:.1f}", ", ".join(one.sources)),
+            *(str(one.series), f"{one.rows:,}", str(moment(one.first))[:10], moment(one.last)),
+            *(_gaps_text(one), _odd_text(one)),
         )
         for one in infos
     ]
     return table(columns, rows)
+
+
+def _gaps_text(info: SeriesInfo) -> str:
+    counts = {"open": len(info.gaps), "accepted": len(info.accepted_gaps)}
+    return _listed({name: count for name, count in counts.items() if count})
+
+
+def _odd_text(info: SeriesInfo) -> str:
+    """Defects that are no gap, and candles that the exchange restated; the first-seen row stays."""
+    counts = {kind.value: count for kind, count in info.defects.items() if kind != "gap"}
+    return _listed(counts | ({"restated": info.revisions} if info.revisions else {}))
 
 
 def _gap_lines(infos: Sequence[SeriesInfo], at_most: int = 10) -> list[str]:

@@ -49,7 +49,7 @@ def status(project: Project, replay: bool, as_json: bool) -> None:
         "kill_switch": _switch(switch),
         "accounts": [_account(one) for one in accounts],
     }
-    answer(as_json, document, _switch_text(switch), *_tables(accounts))
+    answer(as_json, document, _switch_text(switch, mode), *_tables(accounts))
 
 
 def _absent(url: str) -> bool:
@@ -67,10 +67,10 @@ def _switch(switch: SwitchStatus) -> dict[str, Any]:
     }
 
 
-def _switch_text(switch: SwitchStatus) -> str:
+def _switch_text(switch: SwitchStatus, mode: str) -> str:
     state = "TRIPPED: no entries" if switch.tripped else "not tripped: trading may go on"
     last = switch.last
-    lines = [f"Kill switch {state}. {last.reason} ({last.who}, from {moment(last.at)})"]
+    lines = [f"Kill switch of {mode} {state}. {last.reason} ({last.who}, from {moment(last.at)})"]
     if switch.tripped_accounts and not switch.tripped:
         names = ", ".join(switch.tripped_accounts)
         lines.append(f"Tripped by their own drawdown limit, no entries: {names}")
@@ -119,12 +119,12 @@ def _tables(accounts: list[Standing]) -> list[Any]:
     if not accounts:
         return ["No account yet: `candlebook paper run NAME` opens one."]
     columns: tuple[str, ...] = (
-        *("account", "mode", "cursor", ">equity", ">drawdown", ">positions"),
+        *("account", "cursor", ">equity", ">drawdown", ">positions"),
         *("tripped", "last run"),
     )
     rows = [
         (
-            *(one.account.account, one.account.mode, one.account.position),
+            *(one.account.account, one.account.position),
             *(f"{one.equity:,.2f}", f"{one.drawdown:.2%}", len(one.holdings)),
             *("yes" if one.account.engine.tripped else "no", _run_text(one)),
         )
@@ -142,7 +142,6 @@ def _tables(accounts: list[Standing]) -> list[Any]:
         (
             *(one.account.account, said.signal.symbol, said.signal.action.value),
             *(f"{said.signal.confidence:.0f}", said.signal.reason, said.code),
-            moment(said.signal.timestamp),
         )
         for one in accounts
         for said in one.signals
@@ -152,7 +151,7 @@ def _tables(accounts: list[Standing]) -> list[Any]:
         columns = ("account", "symbol", ">quantity", ">entry", ">last", ">value")
         shown.append(table(columns, held, "Positions"))
     if said:
-        columns = ("account", "symbol", "signal", ">confidence", "reason", "gate", "close")
+        columns = ("account", "symbol", "signal", ">confidence", "reason", "gate")
         shown.append(table(columns, said, "Last signals"))
     return shown
 

@@ -188,7 +188,7 @@ def test_the_kill_switch_stands_tripped_until_somebody_says_go(home: Path) -> No
     assert (switch["tripped"], switch["reason"]) == (False, "let it run")
     assert "Tripped" in shown("kill", "--reason", "enough", "--who", "ada")
     text = shown("status")
-    assert "Kill switch TRIPPED" in text
+    assert "Kill switch of paper TRIPPED" in text
     assert "enough (ada" in text
     assert document("status", "--replay")["kill_switch"] is None  # books of their own
 
@@ -205,7 +205,7 @@ def test_status_shows_where_an_account_stands(lived: Path) -> None:
     assert one["equity"] == pytest.approx(one["cash"] + held, rel=1e-12)
     assert one["last_run"] is None
     text = shown("status", "--replay")
-    for word in ("trend", "replay", "Last signals", "Kill switch not tripped"):
+    for word in ("trend", "replay", "Last signals", "Kill switch of replay not tripped"):
         assert word in text
 
 

@@ -76,7 +76,7 @@ def test_show_lists_what_is_stored_and_says_when_there_is_nothing(home: Path) ->
     assert rows["BTCUSDT"]["first"] == "2023-03-20T00:00Z"
     assert rows["BTCUSDT"]["accepted_gaps"][0]["name"] == "matching_engine_2023"
     assert rows["ETHUSDT"]["defects"] == {}
-    assert "1 gap" in shown("history", "show")
+    assert "1 accepted" in shown("history", "show")
     shutil.rmtree(home / "data")
     assert "Nothing is stored yet" in shown("history", "show")
 
