@@ -1,0 +1,107 @@
+"""What the documents say is so: links lead somewhere, commands exist, the example runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+
+from live.cli import main
+from research.candles import Candles, utc_ms
+from research.errors import CandlebookError
+from research.risk import CODES
+from research.strategy import Strategy, Targets, compute_targets, param, registry
+from research.synthetic import synthetic_candles
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "knowledge").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files_that_are_there(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text("utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    inline = re.findall(r"`(candlebook [^`…]+)`", README)
+    return [line for line in (*lines, *inline) if line.startswith("candlebook ")]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_in_the_readme_exists_with_its_options(line: str) -> None:
+    command: click.Command = main
+    context = click.Context(main)
+    words = shlex.split(line)[1:]
+    while isinstance(command, click.Group) and words:
+        found = command.get_command(context, words[0])
+        assert found is not None, f"{line}: no command {words[0]}"
+        command, words = found, words[1:]
+    known = {name for one in command.params for name in one.opts}
+    assert {word for word in words if word.startswith("--")} <= known | {"--help"}
+
+
+def test_the_readme_has_commands_to_check() -> None:
+    assert len(commands()) >= 8
+
+
+def test_make_targets_in_the_readme_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE))
+    assert named <= targets
+    assert {"demo", "test", "lab", "bench"} <= named
+
+
+def test_the_example_strategy_in_the_readme_runs_and_is_causal() -> None:
+    code = re.search(r"```python\n(@dataclass.*?)```", README, re.DOTALL)
+    assert code is not None
+    names = {
+        "dataclass": dataclass,
+        "Strategy": Strategy,
+        "ClassVar": ClassVar,
+        "param": param,
+        "Candles": Candles,
+        "Targets": Targets,
+        "pd": pd,
+        "np": np,
+        "__name__": __name__,
+    }
+    exec(code.group(1), names)  # noqa: S102 - our own document
+    candles = synthetic_candles(("AAAUSDT",), "1h", utc_ms("2024"), 600)["AAAUSDT"]
+    strategy = names["Breakout"](window=20)
+    whole = compute_targets(strategy, candles).target
+    part = compute_targets(strategy, candles.rows(0, 400)).target
+    assert np.array_equal(part, whole[:400], equal_nan=True)
+    assert {0.0, 1.0} <= set(whole[~np.isnan(whole)])
+
+
+def test_the_table_of_reason_codes_is_the_engines() -> None:
+    rows = [f"| `{name}` | {meaning} |" for name, meaning in CODES.values()]
+    table = "\n".join(["| code | meaning |", "|---|---|", *rows])
+    page = (ROOT / "knowledge" / "reason_codes.md").read_text("utf-8")
+    assert table in page, f"knowledge/reason_codes.md should hold\n{table}"
+
+
+def test_every_exit_code_is_in_the_readme() -> None:
+    codes = {cls.exit_code for cls in CandlebookError.__subclasses__()}
+    paragraph = README[README.index("Exit codes:") :].split("\n\n")[0]
+    assert codes <= {int(number) for number in re.findall(r"\d+", paragraph)}
+
+
+def test_every_strategy_has_its_page() -> None:
+    for cls in registry().values():
+        name = cls.__module__.rpartition(".")[2]
+        page = (ROOT / "knowledge" / "strategies" / f"{name}.md").read_text("utf-8")
+        for parameter in (spec.name for spec in dataclasses.fields(cls)):
+            assert f"`{parameter}`" in page, f"{name}: {parameter}"
