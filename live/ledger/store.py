@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.engine import Connection, Engine, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from research.errors import LedgerError, SettingsError
@@ -106,6 +106,7 @@ def _engine(url: str) -> Engine:
             engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
             event.listen(engine, "connect", _sqlite_connect)
             event.listen(engine, "begin", _sqlite_begin)
+            event.listen(engine, "handle_error", _sqlite_interrupted)
             return engine
         return sa.create_engine(parsed, pool_pre_ping=True, isolation_level="READ COMMITTED")
     except (SQLAlchemyError, ImportError, OSError, ValueError) as err:
@@ -131,6 +132,13 @@ def _sqlite_connect(dbapi_connection: Any, _record: Any) -> None:
 def _sqlite_begin(conn: Connection) -> None:
     writes = conn.get_execution_options().get("candlebook_writes", False)
     conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _sqlite_interrupted(context: ExceptionContext) -> None:
+    # SQLAlchemy drops a connection that Ctrl-C went through. SQLite would then keep the write lock
+    # for as long as a traceback holds the cursor, which in a notebook is until the next error.
+    if not isinstance(context.original_exception, Exception):
+        context.is_disconnect = False
 
 
 def _version(ledger: Ledger) -> str | None:
