@@ -224,7 +224,7 @@ def load_artefact(name: str, folder: Path) -> Artefact:
     return artefact
 
 
-_AGAIN = "Promote it again from a backtest; candlebook flatten and a new account close the old one."
+_AGAIN = "Promote it again from a backtest, under a new name if it has an account already."
 
 
 def verify(artefact: Artefact, candles: CandleSet, now: int) -> None:

@@ -24,7 +24,8 @@ research: klines exchange synthetic workspace
 research: indicators strategy strategies risk tape compiled engine blotter
 research: metrics chart_theme report_tables charts report_page report
 research: trials backtesting vectorbt_adapter search evidence promotion rag
-live: orders broker ledger kill_switch feed session parity paper runner replay monitor api agents demo cli
+live: orders broker ledger kill_switch feed session parity paper runner
+live: replay monitor api agents demo cli
 """
 ORDER: dict[str, list[str]] = {"research": [], "live": []}
 for _line in READING_ORDER.strip().splitlines():
