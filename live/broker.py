@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from research.blotter import Order, OrderStatus
-from research.engine import Log, State, open_phase
+from research.engine import open_phase
 from research.risk import Rules
+from research.state import Log, State
 from research.tape import Tape
 
 __all__ = ["Broker", "PaperBroker"]

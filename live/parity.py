@@ -20,9 +20,10 @@ from live.session import Plan, plan_of
 from research.backtesting import Backtest, run_tape
 from research.blotter import Decision, Fill, Order, Rows, open_rows, settled
 from research.candles import CandleSet, iso
-from research.engine import Log, copied, new_log, open_phase
+from research.engine import open_phase
 from research.errors import ArtefactTampered, ParityBroken, UnknownNameError
 from research.promotion import Artefact, require_unchanged
+from research.state import Log, copied, new_log
 from research.tape import Tape, tape_of
 
 __all__ = ["Difference", "Parity", "compare", "require_parity"]
@@ -154,6 +155,8 @@ def _open_after(run: Backtest, account: AccountRow, candles: CandleSet) -> Rows:
     if account.cursor is None or account.cursor[1] != "open":
         return Rows()
     bar = account.cursor[0]
+    if len(run.tape.close_time) and bar < int(run.tape.close_time[-1]):
+        return Rows()  # a cursor behind its own marks was edited; what it led to shows below
     closed = {one.symbol: one.between(bar, bar + 1).open for one in candles}
     opens = account.seen_opens or {s: float(o[0]) for s, o in closed.items() if len(o)}
     prices = [opens.get(symbol, math.nan) for symbol in run.symbols]

@@ -23,10 +23,11 @@ from live.ledger import Ledger, read, write
 from live.ledger.read import AccountRow
 from research.blotter import Desk, Said, close_rows, open_rows, said_of
 from research.candles import CandleSet, Gap, Ints, iso, require_sound
-from research.engine import Log, close_phase, copied, new_log, opening_state
+from research.engine import close_phase
 from research.errors import ArtefactTampered, CursorError, DataError, GapNotAccepted, LedgerError
 from research.promotion import Artefact
 from research.risk import rules_for
+from research.state import Log, copied, new_log, opening_state
 from research.strategy import Strategy, Targets, compute_targets
 from research.tape import Tape, event_between, row_of, tape_of
 

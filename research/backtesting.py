@@ -33,10 +33,11 @@ from research.blotter import (
     settled,
 )
 from research.candles import CandleSet, Ints, iso, require_sound, utc_ms
-from research.engine import Log, State, fold, opening_state
+from research.engine import fold
 from research.errors import HistoryMissing, InputError
 from research.metrics import METRICS, Metrics, metrics_of, tally_log
 from research.risk import Rules, rules_for
+from research.state import Log, State, opening_state
 from research.strategy import Strategy, Targets, compute_targets
 from research.tape import Intervention, Tape, tape_of
 from research.workspace import default_account

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from research.engine import ENTRY, EXIT, INTENTS, Log
 from research.risk import CODES, KILL_SWITCH, OK, Rules, quantity_of
+from research.state import ENTRY, EXIT, INTENTS, Log
 from research.strategy import Action, Signal, Strategy, Targets
 
 __all__ = [

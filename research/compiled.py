@@ -1,9 +1,9 @@
 """Compiles the engine with numba: the very source that paper trading interprets.
 
 Compiled code is kept on disk. numba notices when the file of a kernel has changed, but not when a
-function that was inlined from *another* file has; a stale kernel would be a backtest that lies. So
-each cache folder is named after the text of all modules that the kernel is made of, and after the
-versions of numba and Python.
+function or constant that it took from *another* file has; a stale kernel would be a backtest that
+lies. So each cache folder is named after the text of all modules that the kernel is made of, and
+after the versions of numba and Python.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from research.candles import COLUMNS, HARMLESS, Candles, DefectKind, find_defects, find_gaps
+from research.durable import sync_folder
 from research.errors import Busy, CandlesRejected, CorruptHistory
 from research.history_manifest import (
     Manifest,
@@ -333,9 +334,9 @@ def commit(folder: Path, manifest: Manifest) -> None:
     """Make ``manifest`` the series' truth, then put the staged months in place. Needs the lock."""
     temporary = folder / f".{MANIFEST}.tmp"
     _write_synced(temporary, render_manifest(manifest))
-    _sync_folder(folder)  # the hidden files must be found before a manifest may name them
+    sync_folder(folder)  # the hidden files must be found before a manifest may name them
     temporary.replace(folder / MANIFEST)
-    _sync_folder(folder)
+    sync_folder(folder)
     finish_commit(folder, manifest)
 
 
@@ -349,7 +350,7 @@ def finish_commit(folder: Path, manifest: Manifest | None) -> None:
         else:
             path.unlink()
     if leftovers:
-        _sync_folder(folder)
+        sync_folder(folder)
 
 
 def _hidden_name(entry: MonthFile) -> str:
@@ -361,7 +362,7 @@ def _make_folder(folder: Path) -> None:
         if folder.parent != folder:
             _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
 
 def _write_synced(path: Path, raw: bytes) -> None:
@@ -369,11 +370,3 @@ def _write_synced(path: Path, raw: bytes) -> None:
         file.write(raw)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

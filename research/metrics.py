@@ -14,11 +14,11 @@ import sys
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from research import risk
 from research.candles import DAY
 from research.compiled import compile_kernel
-from research.engine import INTERPRETED_BARS, Log, as_arrays
+from research.engine import INTERPRETED_BARS, KERNEL_MODULES
 from research.risk import Rules, quantity_of
+from research.state import Log, as_arrays
 
 __all__ = ["METRICS", "Metrics", "Tally", "metrics_of", "opening_tally", "tally_bar", "tally_log"]
 
@@ -224,4 +224,4 @@ def _tally_all(tally: Tally, log: Log, rules: Rules) -> Tally:
 
 @cache
 def _compiled_tally() -> Any:
-    return compile_kernel(_tally_all, (risk, sys.modules[__name__]))
+    return compile_kernel(_tally_all, (*KERNEL_MODULES, sys.modules[__name__]))

@@ -17,15 +17,16 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from research import engine, metrics, risk
+from research import metrics
 from research.account import Account
 from research.backtesting import Backtest, backtest, require_tradable
 from research.candles import CandleSet, utc_ms
 from research.compiled import compile_kernel
-from research.engine import Log, State, as_arrays, clear_row, new_log, opening_state, step
+from research.engine import KERNEL_MODULES, step
 from research.errors import ParameterError
 from research.metrics import Metrics, Tally, metrics_of, opening_tally, tally_bar
 from research.risk import Rules, rules_for
+from research.state import Log, State, as_arrays, clear_row, new_log, opening_state
 from research.strategy import Strategy, bounded, compute_targets
 from research.tape import Tape, tape_of
 from research.workspace import default_account
@@ -198,4 +199,4 @@ def _run(state: State, tape: Tape, rules: Rules, log: Log, tally: Tally) -> Tall
 
 @cache
 def _compiled_run() -> Any:
-    return compile_kernel(_run, (risk, engine, metrics, sys.modules[__name__]))
+    return compile_kernel(_run, (*KERNEL_MODULES, metrics, sys.modules[__name__]))

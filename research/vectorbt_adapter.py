@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from research.engine import STOPS
 from research.errors import InputError
+from research.state import STOPS
 from research.strategy import Action
 
 if TYPE_CHECKING:

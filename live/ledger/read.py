@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from live.ledger import tables
 from research.blotter import Decision, Fill, Order, OrderStatus
 from research.candles import iso
-from research.engine import State
+from research.state import State
 from research.strategy import Action, Signal
 from research.tape import Intervention, Move
 

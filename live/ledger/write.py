@@ -15,9 +15,9 @@ from live.broker import Broker
 from live.ledger import read, tables
 from live.orders import require_transition
 from research.blotter import Decision, Desk, Ending, Fill, Order, OrderStatus, Rows, round_trips
-from research.engine import Log, State
 from research.errors import LedgerError
 from research.risk import quantity_of
+from research.state import Log, State
 from research.tape import Move
 
 __all__ = [

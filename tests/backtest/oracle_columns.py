@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.engine import INTENTS, Log
 from research.risk import CODES
+from research.state import INTENTS, Log
 from tests.backtest.oracle import EPOCH, Book, Mark, Story
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 from research.account import Account, Filters, Limits
 from research.candles import timeframe_ms, utc_ms
-from research.engine import INTENTS, Log, fold, opening_state
+from research.engine import fold
 from research.risk import CODES
+from research.state import INTENTS, Log, opening_state
 from research.tape import Intervention, Move
 from tests.backtest.oracle import Bar
 from tests.backtest.worlds import World

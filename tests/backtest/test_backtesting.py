@@ -20,7 +20,6 @@ from research.account import Account, Limits, Stops
 from research.backtesting import Backtest, backtest
 from research.blotter import OrderStatus
 from research.candles import COLUMNS, Candles, CandleSet, Gap, find_gaps, utc_ms
-from research.engine import STOPS
 from research.errors import (
     CandlesRejected,
     GapNotAccepted,
@@ -30,6 +29,7 @@ from research.errors import (
 )
 from research.metrics import METRICS
 from research.settings import load_settings
+from research.state import STOPS
 from research.strategies.rsi_reversal import RsiReversal
 from research.strategies.sma_crossover import SmaCrossover
 from research.synthetic import synthetic_candles

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 
 from research import engine, risk
 from research.compiled import cache_folder
-from research.engine import INTENTS, Log, State, Tape, clear_row, fold, new_log, opening_state, step
+from research.engine import fold, step
 from research.risk import CODES
-from research.tape import row_of
+from research.state import INTENTS, Log, State, clear_row, new_log, opening_state
+from research.tape import Tape, row_of
 from tests.backtest.oracle import simulate
 from tests.backtest.oracle_columns import as_columns
 from tests.backtest.worlds import World, random_world, world_of
@@ -150,13 +151,27 @@ def _module_at(path: Path, text: str) -> ModuleType:
     return module
 
 
-def test_a_changed_word_in_risk_moves_the_compiled_code_to_another_folder(tmp_path: Path) -> None:
-    text = inspect.getsource(risk)
-    as_it_is = cache_folder((_module_at(tmp_path / "risk.py", text), engine))
+@pytest.mark.parametrize(
+    ("name", "word", "other"),
+    [
+        ("candles", "MINUTE = 60_000", "MINUTE = 30_000"),
+        ("tape", "RESET: Final = 2", "RESET: Final = 8"),
+        ("risk", "peak - equity >=", "peak - equity >"),
+        ("state", "STOP_LOSS: Final = 4", "STOP_LOSS: Final = 9"),
+        ("engine", "1.0 + rules.slippage", "1.0 - rules.slippage"),
+    ],
+)
+def test_a_changed_word_in_any_of_its_modules_moves_the_compiled_code_to_another_folder(
+    tmp_path: Path, name: str, word: str, other: str
+) -> None:
+    modules = {one.__name__.rpartition(".")[2]: one for one in engine.KERNEL_MODULES}
+    text = inspect.getsource(modules[name])
+    copy = _module_at(tmp_path / f"{name}.py", text)
+    as_it_is = cache_folder((modules | {name: copy}).values())
     assert as_it_is == cache_folder(engine.KERNEL_MODULES)
-    changed = text.replace("peak - equity >=", "peak - equity >", 1)
-    assert changed != text
-    assert cache_folder((_module_at(tmp_path / "risk.py", changed), engine)) != as_it_is
+    changed = _module_at(tmp_path / f"{name}.py", text.replace(word, other, 1))
+    assert word in text
+    assert cache_folder((modules | {name: changed}).values()) != as_it_is
 
 
 def test_the_compiled_code_lies_below_numbas_cache_folder_where_that_is_set(

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from research.account import Account, Filters, Limits, Stops
 from research.candles import utc_ms
-from research.engine import Log, State, fold, opening_state
+from research.engine import fold
+from research.state import Log, State, opening_state
 from research.tape import Intervention, Move
 from tests.backtest.oracle import Bar, simulate
 from tests.backtest.oracle_columns import as_columns, as_state

@@ -6,8 +6,9 @@ import pytest
 
 from research.account import Stops, TradingHours
 from research.candles import utc_ms
-from research.engine import fold, opening_state
+from research.engine import fold
 from research.risk import CODES
+from research.state import opening_state
 from tests.backtest.oracle import Bar
 from tests.backtest.tables import account, check, limits
 from tests.backtest.worlds import World

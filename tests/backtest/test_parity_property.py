@@ -26,10 +26,10 @@ from live.parity import Parity, compare
 from live.session import Session, advance
 from research.account import Account, Filters, Limits, Stops, TradingHours
 from research.candles import CandleSet, iso
-from research.engine import Log, State
 from research.errors import CandlesRejected, DataError
 from research.promotion import Artefact
 from research.risk import Rules
+from research.state import Log, State
 from research.strategies.rsi_reversal import RsiReversal
 from research.strategies.sma_crossover import SmaCrossover
 from research.strategy import Strategy, registry

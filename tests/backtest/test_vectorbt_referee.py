@@ -21,10 +21,10 @@ import talib
 from research.account import Account, Filters, Limits, Stops
 from research.backtesting import Backtest, backtest
 from research.candles import COLUMNS, Candles, CandleSet, Floats, find_gaps, utc_ms
-from research.engine import Log
 from research.errors import InputError
 from research.metrics import METRICS
 from research.settings import load_settings
+from research.state import Log
 from research.strategies.rsi_reversal import RsiReversal
 from research.strategies.sma_crossover import SmaCrossover
 from research.strategy import Action, Strategy

@@ -28,9 +28,9 @@ from research.blotter import (
     settled,
 )
 from research.candles import COLUMNS, Candles, CandleSet, find_gaps, utc_ms
-from research.engine import INTENTS, STOPS
 from research.metrics import tally_log
 from research.risk import CODES
+from research.state import INTENTS, STOPS
 from research.strategies.rsi_reversal import RsiReversal
 from research.strategies.sma_crossover import SmaCrossover
 from research.strategy import Action, Strategy

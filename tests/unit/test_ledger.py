@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from live.broker import PaperBroker
 from live.ledger import Ledger, open_ledger, read, store, tables, write
 from research.blotter import Decision, Ending, Fill, Order, OrderStatus, Rows
-from research.engine import State, opening_state
 from research.errors import IllegalTransition, LedgerError, SettingsError
+from research.state import State, opening_state
 from research.strategy import Action, Signal
 from tests.backtest.paper import dump, emptied, fresh_ledger, scratch_folder, url_of
 

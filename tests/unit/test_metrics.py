@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from research.account import Account, Filters, Limits, Stops
 from research.backtesting import Backtest, backtest
 from research.candles import DAY
-from research.engine import Log, as_arrays, new_log
 from research.metrics import (
     METRICS,
     Metrics,
@@ -24,6 +23,7 @@ from research.metrics import (
     tally_log,
 )
 from research.risk import Rules, rules_for
+from research.state import Log, as_arrays, new_log
 from research.strategies.sma_crossover import SmaCrossover
 from research.synthetic import synthetic_candles
 
