@@ -233,7 +233,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         path.write_bytes(raw)
 
     monkeypatch.setattr(history_files, "_write_synced", write_half)
-    monkeypatch.setattr(history_files, "_sync_folder", dying(history_files._sync_folder))
+    monkeypatch.setattr(history_files, "sync_folder", dying(history_files.sync_folder))
     monkeypatch.setattr(Path, "replace", dying(Path.replace))
     monkeypatch.setattr(Path, "unlink", dying(Path.unlink))
 
