@@ -36,7 +36,10 @@ from research.errors import (
     PromotionRefused,
     UnknownNameError,
 )
+from research.search import Sweep
+from research.settings import load_settings
 from research.strategy import Strategy, make_strategy
+from research.workspace import promoted_folder
 
 __all__ = [
     "Artefact",
@@ -116,27 +119,40 @@ class Artefact(Frozen):
 
 
 def promote(
-    run: Backtest,
+    run: Backtest | Sweep,
     name: str,
     *,
     why: str,
-    folder: Path,
+    folder: Path | None = None,
     who: str | None = None,
-    rows_tried: int = 1,
+    rows_tried: int | None = None,
     life_days: int = DEFAULT_LIFE_DAYS,
     replace: bool = False,
     now: int | None = None,
 ) -> Artefact:
-    """Write ``<folder>/<name>.yaml`` from a backtest; returns the artefact.
+    """Write ``<folder>/<name>.yaml`` from a backtest, or from a sweep's best row by Sharpe ratio.
 
-    ``rows_tried`` is the number of combinations it was chosen from. Raises InputError for a bad
-    name or an empty reason, PromotionRefused where an artefact of that name is there already
-    (unless ``replace``) or the strategy's code does not lie in research/strategies/.
+    ``folder`` is the project's ``params/promoted`` unless given; ``rows_tried`` is how many
+    combinations it was chosen from (a sweep knows). Returns the artefact.
+
+    Raises InputError for a bad name or an empty reason, PromotionRefused where an artefact of that
+    name is there already (unless ``replace``), where the run was told of kill-switch moves, or
+    where the strategy's code does not lie in research/strategies/.
     """
-    require_promotable(name, why=why, folder=folder, replace=replace)
+    place = promoted_folder(load_settings()) if folder is None else folder
+    require_promotable(name, why=why, folder=place, replace=replace)
+    chosen = run.run(name=name) if isinstance(run, Sweep) else run
+    if rows_tried is None:
+        rows_tried = len(run) if isinstance(run, Sweep) else 1
+    if chosen.tape.events.any():
+        raise PromotionRefused(
+            "this run was told of kill-switch moves, which a new account will not have",
+            field=name,
+            remedy="Run the backtest without interventions.",
+        )
     moment = int(time.time() * 1000) if now is None else now
-    artefact = _sealed(_unsealed(run, name, why, who, rows_tried, moment, life_days))
-    _write(_path(folder, name), artefact)
+    artefact = _sealed(_unsealed(chosen, name, why, who, rows_tried, moment, life_days))
+    _write(_path(place, name), artefact)
     return artefact
 
 
@@ -149,7 +165,7 @@ def require_promotable(name: str, *, why: str, folder: Path, replace: bool = Fal
         raise PromotionRefused(
             "an artefact of that name is promoted already",
             field=str(path.name),
-            remedy="Choose another name, or replace it knowingly with --replace.",
+            remedy="Choose another name, or replace it knowingly (--replace, replace=True).",
         )
 
 

@@ -23,8 +23,10 @@ from research.errors import (
     UnknownNameError,
 )
 from research.promotion import Artefact, load_artefact, promote, reproduce, verify
+from research.search import sweep
 from research.strategies.sma_crossover import SmaCrossover
 from research.synthetic import synthetic_candles
+from research.tape import Intervention, Move
 
 NOW = utc_ms("2024-06-01")
 
@@ -256,6 +258,28 @@ def test_a_reason_is_needed(run: Backtest, tmp_path: Path) -> None:
 def test_an_unknown_artefact_is_named_with_those_there(artefact: Artefact, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r'expected one of trend, got "tend"'):
         load_artefact("tend", tmp_path)
+
+
+def test_a_sweeps_best_row_is_promoted_with_the_number_it_was_chosen_from(
+    candles: CandleSet, tmp_path: Path
+) -> None:
+    found = sweep(SmaCrossover, candles, Account(limits=None), fast=[3, 5], slow=[20, 40])
+    artefact = promote(found, "best", why="a test", folder=tmp_path)
+    assert artefact.rows_tried == 4
+    assert artefact.strategy.build() == found.best()
+    verify(artefact, candles, NOW)
+
+
+def test_a_run_that_was_told_of_people_is_refused(run: Backtest, tmp_path: Path) -> None:
+    told = backtest(
+        run.strategy,
+        run.candles,
+        run.account,
+        interventions=[Intervention(int(run.candles.clock()[50]), Move.KILL, "a test")],
+    )
+    with pytest.raises(PromotionRefused, match="kill-switch moves"):
+        promote(told, "trend", why="a test", folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_write_leaves_no_file(
