@@ -23,19 +23,23 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import math
 import pkgutil
+import re
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from functools import cache
-from typing import Any, ClassVar
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
 from research.candles import Candles, Floats, Ints
-from research.errors import ParameterError, UnknownNameError
+from research.errors import InputError, ParameterError, UnknownNameError
 
 __all__ = [
     "Action",
@@ -49,6 +53,11 @@ __all__ = [
     "registry",
     "strategy_class",
 ]
+
+# Keywords of sweep and make_strategy, beside which parameters are given by keyword.
+RESERVED: Final = frozenset(
+    {"account", "candles", "name", "parameters", "progress", "strategy", "trade_from"}
+)
 
 
 class Action(StrEnum):
@@ -96,10 +105,20 @@ class Strategy(ABC):
     """Base of all strategies. Equal parameters are equal strategies; ``repr`` is how to rebuild it.
 
     ``version`` goes up whenever the meaning changes; ``reasons`` are the words behind a target.
+    Defining one whose parameter is called as a keyword of ``sweep`` or ``make_strategy``
+    (``RESERVED``) raises ParameterError.
     """
 
     version: ClassVar[int]
     reasons: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in RESERVED & set(vars(cls).get("__annotations__", ())):
+            raise ParameterError(
+                field=f"{cls.__name__}.{name}",
+                expected=f"a parameter called otherwise than {', '.join(sorted(RESERVED))}",
+            )
 
     def __post_init__(self) -> None:
         for spec in fields(self):
@@ -196,42 +215,118 @@ def compute_targets(strategy: Strategy, candles: Candles) -> Targets:
     return Targets(target, np.where(np.isnan(confidence), 0.0, confidence), reason)
 
 
-@cache
 def registry() -> dict[str, type[Strategy]]:
-    """Every strategy in ``research/strategies``, by class name: one strategy a file."""
+    """Every strategy in ``research/strategies`` that loads, by class name: one strategy a file.
+
+    A file that does not load is left out and stops no other; asking for its strategy says why.
+    A file that was added or mended is found by the next call.
+    """
+    return _scanned()[0]
+
+
+def _scanned() -> tuple[dict[str, type[Strategy]], dict[str, InputError]]:
+    """The strategies by class name, and what is wrong with the other files, by file name."""
     package = importlib.import_module("research.strategies")
+    importlib.invalidate_caches()
     found: dict[str, type[Strategy]] = {}
+    broken: dict[str, InputError] = {}
     for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda one: one.name):
-        module = importlib.import_module(f"{package.__name__}.{info.name}")
-        for value in vars(module).values():
-            own = isinstance(value, type) and value.__module__ == module.__name__
-            if own and issubclass(value, Strategy):
-                found[value.__name__] = value
-    return found
+        try:
+            module = importlib.import_module(f"{package.__name__}.{info.name}")
+            found |= _strategies_in(module, found)
+        except (Exception, SystemExit) as err:  # noqa: BLE001 - whatever a file does when it is loaded
+            broken[info.name] = InputError(
+                f"{_line_of(err, info.name)}{type(err).__name__}: {err}".rstrip(": "),
+                field=f"research/strategies/{info.name}.py",
+                remedy="Mend the file, then ask again.",
+            )
+    return found, broken
+
+
+def _strategies_in(
+    module: ModuleType, known: Mapping[str, type[Strategy]]
+) -> dict[str, type[Strategy]]:
+    own = {
+        value.__name__: value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and value.__module__ == module.__name__
+        and issubclass(value, Strategy)
+        and not inspect.isabstract(value)
+    }
+    for name, cls in own.items():
+        if name in known and known[name] is not cls:
+            raise ParameterError(
+                field=name, expected=f"another name: {known[name].__module__} has a strategy {name}"
+            )
+        missing = [part for part in ("version", "reasons") if not hasattr(cls, part)]
+        if missing or "__dataclass_fields__" not in vars(cls):
+            lacking = " and ".join(missing) or "@dataclass(frozen=True)"
+            raise ParameterError(field=name, expected=f"a strategy with {lacking}")
+    return own
+
+
+def _line_of(err: BaseException, file: str) -> str:
+    """``line N: `` where the error arose in that file, or below it; empty where that is unknown."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(err.__traceback__)
+        if Path(frame.filename).name == f"{file}.py"
+    ]
+    if isinstance(err, SyntaxError) and Path(err.filename or "").name == f"{file}.py":
+        lines.append(err.lineno)
+    return f"line {lines[-1]}: " if lines and lines[-1] else ""
 
 
 def strategy_class(name: str) -> type[Strategy]:
-    """A shipped strategy by class name or file name (``SmaCrossover`` or ``sma_crossover``).
+    """A strategy by class name or file name (``SmaCrossover`` or ``sma_crossover``).
 
-    Raises UnknownNameError with the nearest names.
+    Raises InputError naming the file, the line and what is wrong where the strategy's file does
+    not load, or where the name is unknown and some file does not load; UnknownNameError with the
+    nearest names where all do.
     """
-    for known, cls in registry().items():
-        if name in (known, cls.__module__.rpartition(".")[2]):
+    known = registry()
+    for class_name, cls in known.items():
+        if name in (class_name, cls.__module__.rpartition(".")[2]):
             return cls
-    near = difflib.get_close_matches(name, list(registry()), n=1, cutoff=0.4)
-    raise UnknownNameError(
-        field="strategy",
-        value=name,
-        expected=f"one of {', '.join(registry())}",
-        remedy=f"Did you mean {near[0]}?" if near else None,
-    )
+    broken = _scanned()[1]
+    for file, failure in broken.items():
+        if name == file or name in _class_names(file):
+            raise failure
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.4)
+    remedy = f"Did you mean {near[0]}?" if near else None
+    expected = f"one of {', '.join(known)}"
+    if broken:
+        unread = " ".join(str(failure) for failure in broken.values())
+        raise InputError(
+            field="strategy",
+            value=name,
+            expected=expected,
+            remedy=f"{remedy or ''} It may be in a file that does not load: {unread}".lstrip(),
+        )
+    raise UnknownNameError(field="strategy", value=name, expected=expected, remedy=remedy)
 
 
-def make_strategy(name: str, parameters: Mapping[str, object]) -> Strategy:
-    """A strategy by name with these parameters; the rest keep their defaults.
+def _class_names(file: str) -> set[str]:
+    """Names of the classes that a strategy file defines, also where it cannot be parsed."""
+    package = importlib.import_module("research.strategies")
+    texts = [
+        path.read_text("utf-8", errors="replace")
+        for folder in package.__path__
+        if (path := Path(folder, f"{file}.py")).is_file()
+    ]
+    return {name for text in texts for name in re.findall(r"^class (\w+)", text, re.MULTILINE)}
 
-    Raises UnknownNameError for the name, ParameterError for a parameter that it does not have or
+
+def make_strategy(
+    name: str, parameters: Mapping[str, object] | None = None, **more: object
+) -> Strategy:
+    """A strategy by name with these parameters, given as a mapping, by keyword or both.
+
+    The rest keep their defaults: ``make_strategy("sma_crossover", fast=20)``. Raises what
+    ``strategy_class`` raises for the name, ParameterError for a parameter that it does not have or
     a value out of bounds.
     """
     cls = strategy_class(name)
-    return cls(**{key: bounded(cls, key, value) for key, value in parameters.items()})
+    given = {**(parameters or {}), **more}
+    return cls(**{key: bounded(cls, key, value) for key, value in given.items()})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,11 +18,13 @@ from hypothesis import strategies as st
 
 import research.strategies
 from research.candles import COLUMNS, Candles
-from research.errors import ParameterError, UnknownNameError
+from research.errors import InputError, ParameterError, UnknownNameError
 from research.indicators import sma
+from research.search import sweep
 from research.strategies.rsi_reversal import RsiReversal
 from research.strategies.sma_crossover import SmaCrossover
 from research.strategy import (
+    RESERVED,
     Strategy,
     Targets,
     compute_targets,
@@ -188,6 +192,116 @@ def test_an_unknown_strategy_is_answered_with_the_known_ones(name: str, remedy: 
     with pytest.raises(UnknownNameError, match=r"strategy: expected one of .*SmaCrossover") as told:
         strategy_class(name)
     assert told.value.remedy == remedy
+
+
+SOUND = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from research.strategy import Strategy, Targets, param
+
+
+@dataclass(frozen=True)
+class {name}(Strategy):
+    version: ClassVar[int] = 1
+    reasons: ClassVar[tuple[str, ...]] = ("none",)
+    window: int = param(5, low=1, high=9)
+
+    @property
+    def warmup(self) -> int:
+        return self.window
+
+    def targets(self, candles):
+        return Targets([0.0] * len(candles), [0.0] * len(candles), [0] * len(candles))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A second folder of strategy files, empty; what is loaded from it is forgotten afterwards."""
+    monkeypatch.setattr(
+        research.strategies, "__path__", [*research.strategies.__path__, str(tmp_path)]
+    )
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.startswith("research.strategies."):
+            del sys.modules[name]
+
+
+BROKEN = {
+    "a name that is not defined": ("x = 1\ny = pd.Series\n", "line 2: NameError: name 'pd'"),
+    "a syntax error": ("\n\ndef f(:\n", "line 3: SyntaxError: "),
+    "a missing library": ("import nosuchlibrary\n", "line 1: ModuleNotFoundError: No module"),
+    "an exit": ("import sys\nsys.exit(3)\n", "line 2: SystemExit: 3"),
+    "a bare assertion": ("assert False\n", "line 1: AssertionError"),
+    "no dataclass": (
+        SOUND.format(name="Another").replace("@dataclass(frozen=True)", ""),
+        r"ParameterError: Another: expected a strategy with @dataclass\(frozen=True\)",
+    ),
+    "no version": (
+        SOUND.format(name="Another").replace("version: ClassVar[int] = 1", ""),
+        "ParameterError: Another: expected a strategy with version",
+    ),
+    "a name that is taken": (
+        SOUND.format(name="SmaCrossover"),
+        "ParameterError: SmaCrossover: expected another name: .*sma_crossover has a strategy",
+    ),
+    "a reserved parameter": (
+        SOUND.format(name="Another").replace("window: int", "progress: int"),
+        r"line 9: ParameterError: Another\.progress",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_one_broken_file_stops_no_other_strategy_and_is_named_with_its_line(
+    fault: str, folder: Path
+) -> None:
+    text, what = BROKEN[fault]
+    (folder / "tattered.py").write_text(f"{text}\n\nclass Tattered:\n    pass\n")
+    (folder / "whole.py").write_text(SOUND.format(name="Whole"))
+    assert {*SHIPPED, "Whole"} == set(registry())
+    assert make_strategy("whole", window=3).parameters() == {"window": 3}
+    where = rf"research/strategies/tattered\.py: {what}"
+    for asked in ("tattered", "Tattered"):
+        with pytest.raises(InputError, match=where) as caught:
+            strategy_class(asked)
+        assert caught.value.exit_code == 2
+    with pytest.raises(InputError, match=rf'got "whlo". .*does not load: {where}') as caught:
+        make_strategy("whlo", {})
+    assert caught.value.exit_code == 2
+
+
+def test_a_file_that_was_mended_is_found_without_a_new_process(folder: Path) -> None:
+    (folder / "late.py").write_text("x = y\n")
+    with pytest.raises(InputError, match=r"late\.py: line 1: NameError"):
+        strategy_class("late")
+    (folder / "late.py").write_text(SOUND.format(name="Late"))
+    assert strategy_class("late").__name__ == "Late"
+    (folder / "later.py").write_text(SOUND.format(name="Later"))
+    assert strategy_class("Later").__module__ == "research.strategies.later"
+
+
+@pytest.mark.parametrize(
+    "name", ["account", "candles", "name", "parameters", "progress", "strategy", "trade_from"]
+)
+def test_a_parameter_may_not_be_called_like_a_keyword_of_a_sweep(name: str) -> None:
+    with pytest.raises(ParameterError, match=rf"Colliding\.{name}: expected a parameter called"):
+        type("Colliding", (Given,), {"__annotations__": {name: int}, name: param(1, low=0, high=9)})
+
+
+def test_the_reserved_names_are_the_keywords_that_there_are() -> None:
+    taken = [*inspect.signature(sweep).parameters, *inspect.signature(make_strategy).parameters]
+    assert sorted(set(taken) - {"grid", "more"}) == sorted(RESERVED)
+
+
+def test_parameters_are_given_as_a_mapping_by_keyword_or_both() -> None:
+    expected = SmaCrossover(fast=5, slow=20)
+    assert make_strategy("sma_crossover", {"fast": 5, "slow": 20}) == expected
+    assert make_strategy("sma_crossover", fast=5, slow=20) == expected
+    assert make_strategy("sma_crossover", {"fast": 5}, slow=20) == expected
+    assert make_strategy("sma_crossover") == SmaCrossover()
 
 
 def test_an_unknown_parameter_is_answered_with_the_nearest() -> None:
