@@ -9,6 +9,7 @@ and the environment alone and never show in a repr, a message or ``Settings.expl
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,7 @@ __all__ = [
     "Timeframe",
     "load_settings",
     "project_root",
+    "user_name",
 ]
 
 SETTINGS_FILE = "params/settings.yaml"
@@ -376,3 +378,11 @@ def _strangers(
         for i, symbol in enumerate(strategy.symbols)
         if symbol not in known
     ]
+
+
+def user_name() -> str:
+    """Who runs this, for the record; ``uid 1234`` where the system has no name for them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's numeric user
+        return f"uid {os.getuid()}"
