@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +19,23 @@ from live.ledger import Ledger, read
 from live.ledger.read import AccountRow
 from live.session import Plan, plan_of
 from research.backtesting import Backtest, run_tape
-from research.blotter import Decision, Fill, Order, Rows, open_rows, settled
+from research.blotter import (
+    Decision,
+    Fill,
+    Order,
+    Position,
+    Rows,
+    Trade,
+    open_rows,
+    positions_of,
+    round_trips,
+    settled,
+)
 from research.candles import CandleSet, iso
 from research.engine import open_phase
-from research.errors import ArtefactTampered, ParityBroken, UnknownNameError
+from research.errors import ArtefactTampered, DataError, ParityBroken, UnknownNameError
 from research.promotion import Artefact, require_unchanged
-from research.state import Log, copied, new_log
+from research.state import Log, State, copied, new_log
 from research.tape import Tape, tape_of
 
 __all__ = ["Difference", "Parity", "compare", "require_parity"]
@@ -79,7 +91,8 @@ class Parity:
 def compare(ledger: Ledger, artefact: Artefact, candles: CandleSet) -> Parity:
     """Compare the account of ``artefact`` with a backtest over ``candles`` (the whole history).
 
-    Raises UnknownNameError where the ledger has no such account.
+    Raises UnknownNameError where the ledger has no such account, DataError where the candles end
+    before the ledger does.
     """
     with ledger.reading() as conn:
         account = read.account_of(conn, artefact.name)
@@ -89,29 +102,29 @@ def compare(ledger: Ledger, artefact: Artefact, candles: CandleSet) -> Parity:
                 field="account", value=artefact.name, expected=known or "a ledger with an account"
             )
         marks = read.marks(conn, artefact.name)
-        interventions = read.interventions(conn)
+        interventions = [*read.interventions(conn), artefact.expiry]
         first_seen = read.revisions(conn, artefact.name)
-        paper = _PaperRows(
+        paper = _Books(
             read.decisions(conn, artefact.name),
             read.orders(conn, artefact.name),
             read.fills(conn, artefact.name),
+            read.trades(conn, artefact.name),
+            read.positions(conn, artefact.name),
+            read.last_events(conn, artefact.name),
+            account.engine,
         )
     # Without a mark nothing was decided: not even the bar that closes at trade_from itself.
     end = marks[-1].at if marks else account.trade_from - 1
+    _require_as_far(candles, marks, artefact.name)
     decided = candles.closed_by(end)
     plan = plan_of(artefact, decided, account.trade_from, first_seen)
     tape = plan.tape._replace(
         events=tape_of(decided, plan.targets, interventions, account.trade_from).events
     )
     run = run_tape(plan.strategy, decided, artefact.account, plan.targets, tape, artefact.name)
-    opened = _open_after(run, account, candles)
-    twin = _PaperRows(
-        [one for t in range(len(tape.close_time)) for one in run.decisions(t)],
-        settled([*run.rows, opened]),
-        [*run.fill_list, *opened.fills],
-    )
+    twin = _twin(run, *_open_after(run, account, candles), account)
     restated = _restated(plan, marks)
-    differences = [*restated, *_marks(run, marks), *_rows(paper, twin)]
+    differences = [*restated, *_marks(run, marks), *_rows(paper, twin, account)]
     differences.sort(key=lambda one: (one.at, _STAGES.index(one.stage)))
     compared = {
         "signals": len(twin.decisions),
@@ -136,35 +149,68 @@ def require_parity(parity: Parity) -> None:
         )
 
 
-_STAGES = ("candles", "signals", "orders", "fills", "marks")
+_STAGES = ("candles", "signals", "orders", "fills", "trades", "marks", "positions", "state")
 
 
 @dataclass(frozen=True)
-class _PaperRows:
+class _Books:
+    """One side of the comparison. ``events`` is the last status of each order, by id."""
+
     decisions: list[Decision]
     orders: list[Order]
     fills: list[Fill]
+    trades: list[Trade]
+    positions: list[Position]
+    events: dict[str, str]
+    state: State
 
 
-def _open_after(run: Backtest, account: AccountRow, candles: CandleSet) -> Rows:
+def _require_as_far(candles: CandleSet, marks: Sequence[read.MarkRow], name: str) -> None:
+    last = max((int(one.ts[-1]) + one.bar_ms for one in candles if len(one)), default=0)
+    if marks and last < marks[-1].at:
+        raise DataError(
+            f"the candles end at {iso(last)}, the ledger at {iso(marks[-1].at)}",
+            field=name,
+            remedy="Bring the store up to date (candlebook history fetch), then compare again.",
+        )
+
+
+def _twin(run: Backtest, state: State, opened: Rows, account: AccountRow) -> _Books:
+    """The backtest's books, with the open phase of the bar that has not closed yet."""
+    orders = settled([*run.rows, opened])
+    fills = [*run.fill_list, *opened.fills]
+    return _Books(
+        [one for t in range(len(run.tape.close_time)) for one in run.decisions(t)],
+        orders,
+        fills,
+        round_trips(fills, {order.order_id: order.intent for order in orders}),
+        # Positions are first written by an account's first phase.
+        [] if account.cursor is None else positions_of(run.desk, state),
+        {order.order_id: order.status.value for order in orders},
+        state,
+    )
+
+
+def _open_after(run: Backtest, account: AccountRow, candles: CandleSet) -> tuple[State, Rows]:
     """The open phase that paper has done already of the bar after the last whole one.
 
     It was done while the bar formed, at the opens seen then, or by a process that ended between
     the phases of a bar that had closed.
     """
+    state = copied(run.last)
     if account.cursor is None or account.cursor[1] != "open":
-        return Rows()
+        return state, Rows()
     bar = account.cursor[0]
     if len(run.tape.close_time) and bar < int(run.tape.close_time[-1]):
-        return Rows()  # a cursor behind its own marks was edited; what it led to shows below
+        return state, Rows()  # a cursor behind its own marks was edited; what it led to shows below
     closed = {one.symbol: one.between(bar, bar + 1).open for one in candles}
     opens = account.seen_opens or {s: float(o[0]) for s, o in closed.items() if len(o)}
     prices = [opens.get(symbol, math.nan) for symbol in run.symbols]
     present = [symbol in opens for symbol in run.symbols]
     row = Tape([bar], [prices], None, None, None, [present], None, None)
     log = Log(*(column.tolist() for column in new_log(1, len(run.symbols))))
-    open_phase(copied(run.last), row, 0, run.rules, log, 0)
-    return open_rows(run.desk, log, 0, bar)
+    state = open_phase(state, row, 0, run.rules, log, 0)
+    return state, open_rows(run.desk, log, 0, bar)
 
 
 def _marks(run: Backtest, marks: Sequence[read.MarkRow]) -> Iterable[Difference]:
@@ -180,24 +226,39 @@ def _marks(run: Backtest, marks: Sequence[read.MarkRow]) -> Iterable[Difference]
 _MARKED = ("cash", "equity", "peak", "day_base", "tripped")
 
 
-def _rows(paper: _PaperRows, twin: _PaperRows) -> Iterable[Difference]:
-    def decision(one: Decision) -> tuple[Any, dict[str, Any]]:
-        signal = dataclasses.asdict(one.signal)
-        key = (one.signal.timestamp, one.signal.symbol)
-        return key, {**signal, "target": one.target, "code": one.code}
-
-    def order(one: Order) -> tuple[Any, dict[str, Any]]:
-        return (one.decided_at, one.symbol, one.order_id), dataclasses.asdict(one)
-
-    def fill(one: Fill) -> tuple[Any, dict[str, Any]]:
-        return (one.at, one.symbol, one.order_id), dataclasses.asdict(one)
-
-    for stage, keyed in (("signals", decision), ("orders", order), ("fills", fill)):
-        rows = {"signals": "decisions"}.get(stage, stage)
-        left = dict(keyed(one) for one in getattr(paper, rows))
-        right = dict(keyed(one) for one in getattr(twin, rows))
+def _rows(paper: _Books, twin: _Books, account: AccountRow) -> Iterable[Difference]:
+    keyed: dict[str, Callable[[_Books], dict[Any, dict[str, Any]]]] = {
+        "signals": lambda books: {
+            (one.signal.timestamp, one.signal.symbol): {
+                **dataclasses.asdict(one.signal), "target": one.target, "code": one.code,
+            }
+            for one in books.decisions
+        },
+        "orders": lambda books: {
+            (one.decided_at, one.symbol, one.order_id): dataclasses.asdict(one)
+            | {"last_event": books.events.get(one.order_id)}
+            for one in books.orders
+        },
+        "fills": lambda books: _numbered(((one.at, one.symbol, one.order_id), one) for one in books.fills),
+        "trades": lambda books: _numbered(((one.closed_at, one.symbol), one) for one in books.trades),
+        "positions": lambda books: _numbered(((now, one.symbol), one) for one in books.positions),
+        "state": lambda books: {(now, ""): books.state._asdict()},
+    }  # fmt: skip
+    now = account.cursor[0] if account.cursor else account.trade_from
+    for stage, of in keyed.items():
+        left, right = of(paper), of(twin)
         for key in sorted({*left, *right}):
             yield from _fields(key[0], key[1], stage, left.get(key), right.get(key))
+
+
+def _numbered(rows: Iterable[tuple[tuple[Any, ...], Any]]) -> dict[Any, dict[str, Any]]:
+    """Rows by their key and their place among those of the same key, so that a doubled one shows."""
+    numbered: dict[Any, dict[str, Any]] = {}
+    seen: Counter[tuple[Any, ...]] = Counter()
+    for key, row in rows:
+        numbered[(*key, seen[key])] = dataclasses.asdict(row)
+        seen[key] += 1
+    return numbered
 
 
 def _fields(
@@ -208,10 +269,17 @@ def _fields(
         yield Difference(at, symbol, stage, "row", here[paper is None], here[twin is None])
         return
     for name, value in paper.items():
-        other = twin[name]
-        both_nan = isinstance(value, float) and math.isnan(value) and math.isnan(other)
-        if value != other and not both_nan:
-            yield Difference(at, symbol, stage, name, value, other)
+        if not _same(value, twin[name]):
+            yield Difference(at, symbol, stage, name, value, twin[name])
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Equal to the bit, where NaN equals NaN."""
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    if isinstance(left, float) and isinstance(right, float) and math.isnan(left):
+        return math.isnan(right)
+    return bool(left == right)
 
 
 def _restated(plan: Plan, marks: Sequence[read.MarkRow]) -> list[Difference]:

@@ -311,7 +311,9 @@ def _do_close(session: Session, plan: Plan, t: int, now: int) -> tuple[int, int]
                 write.add_revision(conn, name, symbol, bar, first_seen, later, now)
                 plan.tape.open[t, s] = first_seen
         previous = int(plan.tape.close_time[t - 1]) if t else None
-        event = event_between(read.interventions(conn, up_to=close), previous, close)
+        event = event_between(
+            [*read.interventions(conn, up_to=close), session.artefact.expiry], previous, close
+        )
         row = row_of(plan.tape, t)._replace(events=[event])
         log = _empty_log(plan)
         state = close_phase(copied(account.engine), row, 0, plan.desk.rules, log, 0)

@@ -8,12 +8,13 @@ currency; every number is the engine's own, unrounded.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from research.risk import CODES, KILL_SWITCH, OK, Rules, quantity_of
-from research.state import ENTRY, EXIT, INTENTS, Log
+from research.state import ENTRY, EXIT, INTENTS, Log, State
 from research.strategy import Action, Signal, Strategy, Targets
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Fill",
     "Order",
     "OrderStatus",
+    "Position",
     "Rows",
     "Said",
     "Trade",
@@ -30,6 +32,7 @@ __all__ = [
     "ended",
     "open_rows",
     "order_id",
+    "positions_of",
     "round_trips",
     "said_of",
     "settled",
@@ -97,6 +100,18 @@ class Fill:
     quantity: float
     notional: float
     fee: float
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What is held of one symbol, at its last close; ``last_price`` is None before the first."""
+
+    symbol: str
+    lots: int
+    quantity: float
+    entry_price: float
+    last_price: float | None
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +272,25 @@ def _filled(fill: Fill, code: int) -> Ending:
         fill.fee,
         CODES[code][0],
     )
+
+
+def positions_of(desk: Desk, state: State) -> list[Position]:
+    """One position a symbol, also where nothing is held."""
+    positions = []
+    for s, symbol in enumerate(desk.symbols):
+        quantity, last = quantity_of(state.lots[s], desk.rules, s), state.last[s]
+        known = not math.isnan(last)
+        positions.append(
+            Position(
+                symbol,
+                state.lots[s],
+                quantity,
+                state.entry[s],
+                last if known else None,
+                quantity * last if known else 0.0,
+            )
+        )
+    return positions
 
 
 def ended(order: Order, ending: Ending) -> Order:

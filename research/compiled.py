@@ -2,8 +2,9 @@
 
 Compiled code is kept on disk. numba notices when the file of a kernel has changed, but not when a
 function or constant that it took from *another* file has; a stale kernel would be a backtest that
-lies. So each cache folder is named after the text of all modules that the kernel is made of, and
-after the versions of numba and Python.
+lies. So each cache folder is named after all functions and constants that the kernel is made of,
+as they are loaded in this process (a file may have been edited since), and after the versions of
+numba and Python.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import platformdirs
@@ -22,7 +23,7 @@ __all__ = ["cache_folder", "compile_kernel"]
 
 
 def cache_folder(modules: Iterable[ModuleType]) -> Path:
-    """Where the compiled code of these modules lives, as they stand on disk now.
+    """Where the compiled code of these modules, as they are loaded now, lives.
 
     Below ``NUMBA_CACHE_DIR`` where that is set, else in the user's cache folder.
     """
@@ -30,9 +31,26 @@ def cache_folder(modules: Iterable[ModuleType]) -> Path:
 
     digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
     for module in modules:
-        digest.update(Path(str(module.__file__)).read_bytes())
+        for part in _parts(module):
+            digest.update(part.encode())
     root = os.environ.get("NUMBA_CACHE_DIR") or platformdirs.user_cache_dir("candlebook")
     return Path(root) / f"kernels-{digest.hexdigest()[:16]}"
+
+
+def _parts(module: ModuleType) -> Iterator[str]:
+    """What a kernel can take from a module, in words: its functions, constants, field names."""
+    for name, value in sorted(vars(module).items()):
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__:
+            yield f"{name} {value.__defaults__} {_words(value.__code__)}"
+        elif isinstance(value, (bool, int, float, str)) and not name.startswith("__"):
+            yield f"{name} {value!r}"
+        elif isinstance(value, type) and hasattr(value, "_fields"):
+            yield f"{name} {value._fields}"
+
+
+def _words(code: CodeType) -> str:
+    constants = [_words(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"
 
 
 def compile_kernel(kernel: Callable[..., Any], modules: tuple[ModuleType, ...]) -> Any:

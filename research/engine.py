@@ -30,6 +30,7 @@ from research.candles import DAY
 from research.compiled import compile_kernel
 from research.risk import (
     CASH,
+    EXPIRED,
     OK,
     Rules,
     account_refusal,
@@ -54,7 +55,7 @@ from research.state import (
     copied,
     new_log,
 )
-from research.tape import KILLED, RESET, TRIPPED_AFTER, Tape
+from research.tape import KILLED, REDUCE_ONLY, RESET, TRIPPED_AFTER, Tape
 
 __all__ = ["INTERPRETED_BARS", "KERNEL_MODULES", "close_phase", "fold", "open_phase", "step"]
 
@@ -130,7 +131,7 @@ def close_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: i
     day_lost = day_lost or daily_loss_reached(equity, day_base, rules)
 
     tripped, killed, event = state.tripped, False, tape.events[t]
-    if event != 0:
+    if event & (KILLED | RESET) != 0:
         tripped = event & TRIPPED_AFTER != 0
         killed = event & KILLED != 0
         if event & RESET != 0:
@@ -139,6 +140,8 @@ def close_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: i
         _cancel_entries(state, log, row)
 
     refusal = account_refusal(tripped, close_time, day_lost, equity, peak, rules)
+    if refusal == OK and event & REDUCE_ONLY != 0:
+        refusal = EXPIRED
     _decide_exits(state, equity, tape, t, rules, log, row)
     _decide_entries(state, equity, refusal, tape, t, rules, log, row)
 

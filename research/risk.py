@@ -52,6 +52,7 @@ MIN_QUANTITY: Final = 7
 MIN_NOTIONAL: Final = 8
 MIN_TRADE_SIZE: Final = 9
 CASH: Final = 10
+EXPIRED: Final = 11
 
 # The stable reason codes: number in the engine's log -> (name in the ledger, meaning).
 CODES: Final[dict[int, tuple[str, str]]] = {
@@ -60,6 +61,7 @@ CODES: Final[dict[int, tuple[str, str]]] = {
     TRADING_HOURS: ("TRADING_HOURS", "the bar closed outside the hours in which entries may start"),
     DAILY_LOSS: ("DAILY_LOSS", "the loss since 00:00 UTC has reached its limit"),
     DRAWDOWN: ("DRAWDOWN", "the fall from the highest equity has reached its limit"),
+    EXPIRED: ("EXPIRED", "the artefact's time is over: only exits are decided"),
     POSITION_COUNT: ("POSITION_COUNT", "as many positions are open as the limit allows"),
     POSITION_SIZE: ("POSITION_SIZE", "the position is as large as its limit already"),
     MIN_QUANTITY: ("MIN_QUANTITY", "below the exchange's smallest quantity"),

@@ -14,33 +14,51 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from research.candles import CandleSet, Ints
+from research.candles import CandleSet, Ints, utc_ms
 from research.errors import InputError
 from research.strategy import Targets
 
 __all__ = ["Intervention", "Move", "Tape", "event_between", "first_bar", "row_of", "tape_of"]
 
-# What people did to the kill switch between two closes, as bits.
+# What holds at a close beside the market, as bits: what people did to the kill switch since the
+# close before, and whether only exits are decided.
 KILLED: Final = 1
 RESET: Final = 2
 TRIPPED_AFTER: Final = 4
+REDUCE_ONLY: Final = 8
 
 
 class Move(StrEnum):
-    """What a person did to the kill switch."""
+    """What is done to a run from outside: the kill switch moved by a person, or its time over."""
 
     KILL = "kill"
     RESET = "reset"
+    EXPIRE = "expire"
 
 
 @dataclass(frozen=True, slots=True)
 class Intervention:
-    """A person's act: effective from the first bar close at or after ``at`` (UTC milliseconds)."""
+    """An act from outside: effective from the first bar close at or after ``at``.
+
+    A kill or a reset takes effect once; an expiry holds from then on: entries are refused.
+
+    ``at`` is a UTC time as ``research.candles.utc_ms`` takes it and is kept in milliseconds; the
+    move may be given as text. Raises InputError for any other.
+    """
 
     at: int
     move: Move
     reason: str = ""
     who: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "at", utc_ms(self.at))
+        try:
+            object.__setattr__(self, "move", Move(self.move))
+        except ValueError:
+            raise InputError(
+                field="intervention.move", value=self.move, expected=f"one of {', '.join(Move)}"
+            ) from None
 
 
 class Tape(NamedTuple):
@@ -105,24 +123,31 @@ def row_of(tape: Tape, t: int) -> Tape:
 
 def _events(interventions: Sequence[Intervention], close_time: Ints) -> Ints:
     events = np.zeros(len(close_time), np.int64)
-    for t in {int(np.searchsorted(close_time, act.at)) for act in interventions}:
-        if t < len(close_time):
+    for act in interventions:
+        t = int(np.searchsorted(close_time, act.at))
+        if act.move is Move.EXPIRE:
+            events[t:] |= REDUCE_ONLY
+        elif t < len(close_time):
             previous = int(close_time[t - 1]) if t else None
-            events[t] = event_between(interventions, previous, int(close_time[t]))
+            events[t] |= event_between(interventions, previous, int(close_time[t]))
     return events
 
 
 def event_between(
     interventions: Sequence[Intervention], previous_close: int | None, close: int
 ) -> int:
-    """The kill-switch moves that take effect at ``close``, as bits; 0 where there are none.
+    """What the interventions mean for the decision at ``close``, as bits; 0 for nothing.
 
-    These are the ones later than the previous bar's close (None: all earlier ones too). Moves at
-    the same millisecond count in the order given.
+    Kill-switch moves are the ones later than the previous bar's close (None: all earlier ones
+    too); those at the same millisecond count in the order given.
     """
     event = 0
     for act in sorted(interventions, key=lambda one: one.at):
-        if act.at > close or (previous_close is not None and act.at <= previous_close):
+        if act.at > close:
+            break
+        if act.move is Move.EXPIRE:
+            event = event | REDUCE_ONLY
+        if act.move is Move.EXPIRE or (previous_close is not None and act.at <= previous_close):
             continue
         if act.move is Move.KILL:
             event = event | KILLED | TRIPPED_AFTER

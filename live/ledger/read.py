@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from live.ledger import tables
-from research.blotter import Decision, Fill, Order, OrderStatus
+from research.blotter import Decision, Fill, Order, OrderStatus, Position, Trade
 from research.candles import iso
 from research.state import State
 from research.strategy import Action, Signal
@@ -173,6 +174,39 @@ def fills(conn: Connection, account: str, symbol: str | None = None, after: int 
         )
         for r in conn.execute(query.order_by(table.c.place))
     ]  # fmt: skip
+
+
+def trades(conn: Connection, account: str) -> list[Trade]:
+    """Every round trip that has ended, in order of its last fill."""
+    table, fills_ = tables.trades, tables.fills
+    rows = conn.execute(
+        sa.select(table)
+        .join(fills_, fills_.c.order_id == table.c.exit_order_id)
+        .where(table.c.account == account)
+        .order_by(fills_.c.place)
+    )
+    names = [field.name for field in dataclasses.fields(Trade)]
+    return [Trade(*(getattr(row, name) for name in names)) for row in rows]
+
+
+def positions(conn: Connection, account: str) -> list[Position]:
+    """What is held, one row a symbol, by symbol."""
+    table = tables.positions
+    rows = conn.execute(sa.select(table).where(table.c.account == account).order_by(table.c.symbol))
+    names = [field.name for field in dataclasses.fields(Position)]
+    return [Position(*(getattr(row, name) for name in names)) for row in rows]
+
+
+def last_events(conn: Connection, account: str) -> dict[str, str]:
+    """The last status of each order in its history, by order id."""
+    events, orders_ = tables.order_events, tables.orders
+    rows = conn.execute(
+        sa.select(events.c.order_id, events.c.status)
+        .join(orders_, orders_.c.order_id == events.c.order_id)
+        .where(orders_.c.account == account)
+        .order_by(events.c.order_id, events.c.step)
+    )
+    return {row.order_id: row.status for row in rows}
 
 
 def marks(conn: Connection, account: str) -> list[MarkRow]:

@@ -14,9 +14,18 @@ from sqlalchemy.engine import Connection
 from live.broker import Broker
 from live.ledger import read, tables
 from live.orders import require_transition
-from research.blotter import Decision, Desk, Ending, Fill, Order, OrderStatus, Rows, round_trips
+from research.blotter import (
+    Decision,
+    Desk,
+    Ending,
+    Fill,
+    Order,
+    OrderStatus,
+    Rows,
+    positions_of,
+    round_trips,
+)
 from research.errors import LedgerError
-from research.risk import quantity_of
 from research.state import Log, State
 from research.tape import Move
 
@@ -199,25 +208,13 @@ def _add_trade(conn: Connection, account: str, fill: Fill) -> None:
 
 
 def set_positions(conn: Connection, account: str, desk: Desk, engine: State, at: int) -> None:
-    """What is held now, one row a symbol that was ever held or quoted."""
+    """What is held now, one row a symbol."""
     table = tables.positions
     conn.execute(sa.delete(table).where(table.c.account == account))
-    rows = []
-    for s, symbol in enumerate(desk.symbols):
-        quantity, last = quantity_of(engine.lots[s], desk.rules, s), engine.last[s]
-        known = not math.isnan(last)
-        rows.append(
-            {
-                "account": account,
-                "symbol": symbol,
-                "lots": engine.lots[s],
-                "quantity": quantity,
-                "entry_price": engine.entry[s],
-                "last_price": last if known else None,
-                "value": quantity * last if known else 0.0,
-                "updated_at": at,
-            }
-        )
+    rows = [
+        dataclasses.asdict(one) | {"account": account, "updated_at": at}
+        for one in positions_of(desk, engine)
+    ]
     _insert(conn, table, rows)
 
 

@@ -124,6 +124,7 @@ class Book:
     day_base: float = 0.0
     lossy_date: date | None = None
     tripped: bool = False
+    expired: bool = False
     story: Story = field(default_factory=Story)
 
     @property
@@ -161,7 +162,9 @@ def simulate(
             if close_time - bar_ms in one
         }
         since = closes[t - 1] if t else -math.inf
-        now = [act.move for act in acts if since < act.at <= close_time]
+        book.expired = any(act.move is Move.EXPIRE and act.at <= close_time for act in acts)
+        kills = [act for act in acts if act.move is not Move.EXPIRE]
+        now = [act.move for act in kills if since < act.at <= close_time]
         run_bar(book, t, close_time, bars, now)
     return book.story, book
 
@@ -183,6 +186,8 @@ def run_bar(book: Book, t: int, close_time: int, bars: dict[int, Bar], acts: lis
     if book.limits is not None and daily_loss_found(book):
         book.lossy_date = book.date
     refusal = account_refusal(book, close_time)
+    if refusal == "OK" and book.expired:
+        refusal = "EXPIRED"
 
     decided = {s: decide_exit(book, t, s, bar, close_time) for s, bar in bars.items()}
     for s, bar in bars.items():

@@ -144,10 +144,11 @@ READ_TOGETHER = {
 # --- the compiled code on disk is that of the source as it stands
 
 
-def _module_at(path: Path, text: str) -> ModuleType:
-    path.write_text(text)
-    module = ModuleType(path.stem)
-    module.__file__ = str(path)
+def _loaded(original: ModuleType, text: str) -> ModuleType:
+    """A module of the same name made of ``text``, as a fresh process would load it."""
+    module = ModuleType(original.__name__)
+    module.__file__ = original.__file__
+    exec(compile(text, str(original.__file__), "exec"), module.__dict__)  # noqa: S102
     return module
 
 
@@ -162,16 +163,25 @@ def _module_at(path: Path, text: str) -> ModuleType:
     ],
 )
 def test_a_changed_word_in_any_of_its_modules_moves_the_compiled_code_to_another_folder(
-    tmp_path: Path, name: str, word: str, other: str
+    name: str, word: str, other: str
 ) -> None:
     modules = {one.__name__.rpartition(".")[2]: one for one in engine.KERNEL_MODULES}
     text = inspect.getsource(modules[name])
-    copy = _module_at(tmp_path / f"{name}.py", text)
-    as_it_is = cache_folder((modules | {name: copy}).values())
-    assert as_it_is == cache_folder(engine.KERNEL_MODULES)
-    changed = _module_at(tmp_path / f"{name}.py", text.replace(word, other, 1))
     assert word in text
+    as_it_is = cache_folder((modules | {name: _loaded(modules[name], text)}).values())
+    assert as_it_is == cache_folder(engine.KERNEL_MODULES)
+    changed = _loaded(modules[name], text.replace(word, other, 1))
     assert cache_folder((modules | {name: changed}).values()) != as_it_is
+
+
+def test_a_file_edited_after_it_was_loaded_does_not_give_old_code_a_new_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = cache_folder(engine.KERNEL_MODULES)
+    edited = tmp_path / "risk.py"
+    edited.write_text(inspect.getsource(risk).replace("peak - equity >=", "peak - equity >"))
+    monkeypatch.setattr(risk, "__file__", str(edited))
+    assert cache_folder(engine.KERNEL_MODULES) == before
 
 
 def test_the_compiled_code_lies_below_numbas_cache_folder_where_that_is_set(

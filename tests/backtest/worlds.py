@@ -146,7 +146,10 @@ def _random_interventions(
     ]
     if moments and rng.random() < 0.3:
         moments = [moments[0]] * len(moments)  # several acts in one instant
-    return tuple(Intervention(at, rng.choice([Move.KILL, Move.RESET])) for at in moments)
+    acts = [Intervention(at, rng.choice([Move.KILL, Move.RESET])) for at in moments]
+    if rng.random() < 0.15:
+        acts.append(Intervention(rng.choice(opens) + rng.choice([0, bar_ms]), Move.EXPIRE))
+    return tuple(acts)
 
 
 def _random_account(rng: Random, symbols: Sequence[str], coarse: bool) -> Account:
