@@ -216,7 +216,7 @@ Size = Annotated[Decimal, _Number, Field(ge=0, allow_inf_nan=False)]
 
 
 class Frozen(BaseModel):
-    """A frozen, hashable value; unknown fields are refused.
+    """A frozen value, hashable where its fields are; unknown fields are refused.
 
     A wrong value raises ParameterError, which names every wrong field by its path from this value
     down. Inside a plain pydantic model it raises nothing itself, so that settings.py can tell all
@@ -376,6 +376,11 @@ class Account(Frozen):
     limits: Limits | None = Limits()
     stops: Stops = Stops()
     filters: dict[str, Filters] | None = None
+
+    def __hash__(self) -> int:
+        filters = None if self.filters is None else frozenset(self.filters.items())
+        others = [getattr(self, name) for name in type(self).model_fields if name != "filters"]
+        return hash((*others, filters))
 
     def filters_for(self, symbol: str) -> Filters:
         """The filters of one symbol. Raises UnknownNameError where the snapshot lacks it."""

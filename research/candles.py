@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -274,12 +274,13 @@ class CandleSet:
 
     The order is part of a run's meaning: it decides who is filled first from one cash account.
     ``gaps`` are the gaps that a person has accepted by name; ``source`` is where the rows came
-    from (``binance``, ``synthetic``, ...).
+    from (``binance``, ``synthetic``, ...), ``exchange`` the market that they are of.
     """
 
     series: tuple[Candles, ...]
     gaps: tuple[Gap, ...] = ()
     source: str = "memory"
+    exchange: str = "binance"
     _position: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -333,7 +334,7 @@ class CandleSet:
         return self._with(one.closed_by(now) for one in self.series)
 
     def _with(self, series: Iterator[Candles]) -> CandleSet:
-        return CandleSet(tuple(series), self.gaps, self.source)
+        return replace(self, series=tuple(series))
 
     def clock(self) -> Ints:
         """Sorted union of the symbols' opens: the bars that a run steps through."""

@@ -154,7 +154,7 @@ class History:
         read = [self._read(Series(exchange, one, timeframe), first, stop) for one in symbols]
         gaps = tuple(gap for manifest, _ in read for gap in manifest.accepted_gaps())
         sources = dict.fromkeys(source for manifest, _ in read for source in manifest.sources)
-        return CandleSet(tuple(candles for _, candles in read), gaps, ", ".join(sources))
+        return CandleSet(tuple(candles for _, candles in read), gaps, ", ".join(sources), exchange)
 
     def manifest(self, exchange: str, symbol: str, timeframe: str) -> Manifest:
         """What is on record about a series. Raises HistoryMissing, CorruptHistory."""

@@ -1,48 +1,47 @@
-"""The promoted artefact: everything a paper run needs to be the backtest that was promoted.
+"""Promotion: a backtest becomes a file that paper trading runs, and only while nothing changed.
 
-``params/promoted/<name>.yaml`` freezes strategy and parameters, symbols, timeframe, account (cash,
-costs, limits, stops, exchange filters) and the research window, with a digest of each, of the
-candles in the window, of the code that decides, and of the backtest's own orders and fills. A run
-verifies all of it first and refuses with the name of what changed.
+``promote`` freezes a run with digests of its candles, of the code that decides, and of its own
+orders and fills. ``verify`` checks all that against today's libraries, code and candles and names
+what changed first; ``reproduce`` runs the promoted backtest again. Times are UTC.
 """
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import importlib.metadata
-import json
 import math
 import platform
-import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Final
 
-import yaml
-from pydantic import Field, field_validator
-
-from research.account import Account, Frozen
+from research.artefact import (
+    PROMOTE_AGAIN,
+    Artefact,
+    Chosen,
+    Market,
+    Window,
+    artefact_path,
+    digest,
+    load_artefact,
+    require_same,
+    sealed,
+    sections,
+    write_artefact,
+)
 from research.backtesting import Backtest, backtest
 from research.candles import DAY, CandleSet, iso, utc_ms
 from research.code_hash import code_hashes
-from research.durable import write_whole
-from research.errors import (
-    ArtefactExpired,
-    ArtefactTampered,
-    CandlebookError,
-    InputError,
-    PromotionRefused,
-    UnknownNameError,
-)
+from research.errors import ArtefactExpired, ArtefactTampered, InputError, PromotionRefused
 from research.search import Sweep
-from research.settings import load_settings
-from research.strategy import Strategy, make_strategy
+from research.settings import load_settings, user_name
+from research.strategy import registry
 from research.workspace import promoted_folder
 
 __all__ = [
     "Artefact",
+    "Chosen",
+    "Market",
     "load_artefact",
     "promote",
     "reproduce",
@@ -51,71 +50,10 @@ __all__ = [
     "verify",
 ]
 
-NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-DEFAULT_LIFE_DAYS = 90
+DEFAULT_LIFE_DAYS: Final = 90
 # What decides a trade: the modules whose import closure is hashed besides the strategy's own.
-CORE = ("research.engine", "research.blotter", "research.strategy", "research.tape")
-LIBRARIES = ("numpy", "TA-Lib")
-SCHEMA = 1
-
-
-class Chosen(Frozen):
-    """Strategy class, its version and its parameters."""
-
-    name: str
-    version: int
-    parameters: dict[str, int | float]
-
-    def build(self) -> Strategy:
-        return make_strategy(self.name, self.parameters)
-
-
-class Market(Frozen):
-    """What it trades, in the order in which cash is shared."""
-
-    exchange: str
-    symbols: tuple[str, ...]
-    timeframe: str
-    source: str
-
-
-class Window(Frozen):
-    """The research window: opens in ``[start, end)``, traded from ``trade_from`` or its start."""
-
-    start: str
-    end: str
-    trade_from: str | None = None
-
-    @field_validator("start", "end")
-    @classmethod
-    def _is_moment(cls, text: str) -> str:
-        utc_ms(text)
-        return text
-
-
-class Artefact(Frozen):
-    """A promoted strategy. ``digests`` by section; ``code`` by module; ``seal`` over everything."""
-
-    schema_version: Annotated[int, Field(ge=SCHEMA, le=SCHEMA)] = SCHEMA
-    name: str
-    promoted_at: str
-    expires_at: str
-    who: str
-    why: str
-    rows_tried: Annotated[int, Field(ge=1)]
-    strategy: Chosen
-    market: Market
-    window: Window
-    account: Account
-    metrics: dict[str, float | None]
-    digests: dict[str, str]
-    code: dict[str, str]
-    libraries: dict[str, str]
-    seal: str = ""
-
-    def research_candles(self, candles: CandleSet) -> CandleSet:
-        """The part of ``candles`` that lies in the research window."""
-        return candles.between(utc_ms(self.window.start), utc_ms(self.window.end))
+CORE: Final = ("research.engine", "research.blotter", "research.strategy", "research.tape")
+LIBRARIES: Final = ("numpy", "TA-Lib")
 
 
 def promote(
@@ -135,30 +73,32 @@ def promote(
     ``folder`` is the project's ``params/promoted`` unless given; ``rows_tried`` is how many
     combinations it was chosen from (a sweep knows). Returns the artefact.
 
-    Raises InputError for a bad name or an empty reason, PromotionRefused where an artefact of that
-    name is there already (unless ``replace``), where the run was told of kill-switch moves, or
-    where the strategy's code does not lie in research/strategies/.
+    A run that halted, lost money or ended no trade may be promoted: ``Artefact.warnings`` says so.
+
+    Raises InputError for a bad name, an empty reason, what is neither a backtest nor a sweep, and
+    a strategy that does not lie in research/strategies/ or takes names from the package
+    ``research`` itself; PromotionRefused where an artefact of that name is there already (unless
+    ``replace``), where the run had no limits, or where it was told of kill-switch moves.
     """
     place = promoted_folder(load_settings()) if folder is None else folder
     require_promotable(name, why=why, folder=place, replace=replace)
+    if not isinstance(run, Backtest | Sweep):
+        raise InputError(
+            field="run", value=run, expected="what backtest(...) or sweep(...) returned"
+        )
     chosen = run.run(name=name) if isinstance(run, Sweep) else run
     if rows_tried is None:
         rows_tried = len(run) if isinstance(run, Sweep) else 1
-    if chosen.tape.events.any():
-        raise PromotionRefused(
-            "this run was told of kill-switch moves, which a new account will not have",
-            field=name,
-            remedy="Run the backtest without interventions.",
-        )
+    _require_runnable(chosen, name)
     moment = int(time.time() * 1000) if now is None else now
-    artefact = _sealed(_unsealed(chosen, name, why, who, rows_tried, moment, life_days))
-    _write(_path(place, name), artefact)
+    artefact = sealed(_unsealed(chosen, name, why, who, rows_tried, moment, life_days))
+    write_artefact(artefact_path(place, name), artefact)
     return artefact
 
 
 def require_promotable(name: str, *, why: str, folder: Path, replace: bool = False) -> None:
     """Raises what ``promote`` would raise for this name and reason, whatever the run."""
-    path = _path(folder, name)
+    path = artefact_path(folder, name)
     if not why.strip():
         raise InputError(field="why", value=why, expected="a reason, in words")
     if path.exists() and not replace:
@@ -166,6 +106,34 @@ def require_promotable(name: str, *, why: str, folder: Path, replace: bool = Fal
             "an artefact of that name is promoted already",
             field=str(path.name),
             remedy="Choose another name, or replace it knowingly (--replace, replace=True).",
+        )
+
+
+def _require_runnable(run: Backtest, name: str) -> None:
+    """The run is one that paper trading can repeat: its strategy is found, its gate was on."""
+    cls = type(run.strategy)
+    found = registry().get(cls.__name__)
+    if found is None or (found.__module__, found.__qualname__) != (
+        cls.__module__,
+        cls.__qualname__,
+    ):
+        raise InputError(
+            field="strategy",
+            value=f"{cls.__module__}.{cls.__qualname__}",
+            expected="a strategy that lies in research/strategies/",
+            remedy="Put it into a file of its own in research/strategies/, then run it from there.",
+        )
+    if run.account.limits is None:
+        raise PromotionRefused(
+            "this run had no limits, and paper trading runs under limits",
+            field=name,
+            remedy="Run the backtest with limits: Account(limits=Limits(...)).",
+        )
+    if run.tape.events.any():
+        raise PromotionRefused(
+            "this run was told of kill-switch moves, which a new account will not have",
+            field=name,
+            remedy="Run the backtest without interventions.",
         )
 
 
@@ -179,14 +147,14 @@ def _unsealed(
         "name": name,
         "promoted_at": iso(now // 1000 * 1000),
         "expires_at": iso(now // 1000 * 1000 + life_days * DAY),
-        "who": who or getpass.getuser(),
+        "who": who or user_name(),
         "why": why.strip(),
         "rows_tried": rows_tried,
         "strategy": Chosen(
             name=strategy.name, version=strategy.version, parameters=strategy.parameters()
         ),
         "market": Market(
-            exchange="binance",
+            exchange=run.candles.exchange,
             symbols=run.symbols,
             timeframe=run.candles.timeframe,
             source=run.candles.source,
@@ -198,49 +166,15 @@ def _unsealed(
         ),
         "account": run.account,
         "metrics": {k: _finite(v) for k, v in run.metrics._asdict().items()},
-        "code": _code_of(strategy),
+        "halted_at": None if run.halted_at is None else iso(utc_ms(run.halted_at)),
+        "code": code_hashes((type(strategy).__module__, *CORE)),
         "libraries": _libraries(),
     }
     draft = Artefact(**content, digests={})
-    digests = {key: _digest(value) for key, value in _sections(draft)}
+    digests = {key: digest(value) for key, value in sections(draft)}
     digests["data"] = run.candles.digest()
     digests["orders"] = _orders_digest(run)
     return draft.model_copy(update={"digests": digests})
-
-
-def load_artefact(name: str, folder: Path) -> Artefact:
-    """Read and unseal ``<folder>/<name>.yaml``; its content is not yet checked against the world.
-
-    Raises UnknownNameError where there is none, ArtefactTampered where the file is unreadable, has
-    unknown keys, or is not what was sealed.
-    """
-    path = _path(folder, name)
-    if not path.is_file():
-        known = sorted(one.stem for one in folder.glob("*.yaml"))
-        raise UnknownNameError(
-            field="artefact",
-            value=name,
-            expected=f"one of {', '.join(known)}" if known else "a promoted strategy",
-            remedy="candlebook promote NAME promotes one.",
-        )
-    try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
-        artefact = Artefact(**raw)
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, CandlebookError) as err:
-        raise ArtefactTampered(
-            f"cannot be read: {err}", field=f"params/promoted/{path.name}", remedy=_AGAIN
-        ) from err
-    if artefact.name != name:
-        raise ArtefactTampered(
-            field=f"params/promoted/{path.name}: name", value=artefact.name, expected=name
-        )
-    for section, value in _sections(artefact):
-        _require(name, section, artefact.digests.get(section), _digest(value))
-    _require(name, "seal (dates, reason, digests)", artefact.seal, _sealed(artefact).seal)
-    return artefact
-
-
-_AGAIN = "Promote it again from a backtest, under a new name if it has an account already."
 
 
 def verify(artefact: Artefact, candles: CandleSet, now: int) -> None:
@@ -251,35 +185,68 @@ def verify(artefact: Artefact, candles: CandleSet, now: int) -> None:
     require_unchanged(artefact, candles)
     if now >= utc_ms(artefact.expires_at):
         raise ArtefactExpired(
-            f"expired at {artefact.expires_at}", field=artefact.name, remedy=_AGAIN
+            f"expired at {artefact.expires_at}", field=artefact.name, remedy=PROMOTE_AGAIN
         )
 
 
 def require_unchanged(artefact: Artefact, candles: CandleSet) -> None:
-    """Check an artefact against today's code, libraries and candles.
+    """Check an artefact against today's libraries, code, strategy and candles, in that order.
 
     ``candles`` must cover the research window. Raises ArtefactTampered naming the first field that
     is not as it was.
     """
-    strategy = artefact.strategy.build()
-    _require(artefact.name, "strategy.version", artefact.strategy.version, strategy.version)
-    code = _code_of(strategy)
-    for module in sorted({*code, *artefact.code}):
-        _require(artefact.name, f"code.{module}", artefact.code.get(module), code.get(module))
     for library, version in _libraries().items():
-        _require(artefact.name, f"libraries.{library}", artefact.libraries.get(library), version)
-    if candles.symbols != artefact.market.symbols or candles.timeframe != artefact.market.timeframe:
-        raise ArtefactTampered(
-            field=f"{artefact.name}: market",
-            value=f"{' '.join(candles.symbols)} {candles.timeframe}",
-            expected=f"{' '.join(artefact.market.symbols)} {artefact.market.timeframe}",
+        require_same(
+            artefact.name, f"libraries.{library}", artefact.libraries.get(library), version
         )
-    _require(
+    _require_code(artefact)
+    _require_strategy(artefact)
+    require_same(
+        artefact.name,
+        "market",
+        _described(artefact.market.exchange, artefact.market.symbols, artefact.market.timeframe),
+        _described(candles.exchange, candles.symbols, candles.timeframe),
+    )
+    require_same(
         artefact.name,
         f"data ({artefact.window.start} .. {artefact.window.end})",
         artefact.digests.get("data"),
         artefact.research_candles(candles).digest(),
     )
+
+
+def _require_code(artefact: Artefact) -> None:
+    try:
+        code = code_hashes(artefact.code)
+    except InputError as err:  # a module is gone, or cannot be read any more
+        raise ArtefactTampered(
+            str(err), field=f"{artefact.name}: code", remedy=PROMOTE_AGAIN
+        ) from err
+    for module in sorted({*code, *artefact.code}):
+        require_same(artefact.name, f"code.{module}", artefact.code.get(module), code.get(module))
+
+
+def _require_strategy(artefact: Artefact) -> None:
+    chosen = artefact.strategy
+    try:
+        strategy = chosen.build()
+    except InputError as err:
+        raise ArtefactTampered(
+            str(err), field=f"{artefact.name}: strategy", remedy=PROMOTE_AGAIN
+        ) from err
+    module = type(strategy).__module__
+    if module not in artefact.code:
+        raise ArtefactTampered(
+            field=f"{artefact.name}: strategy.name",
+            value=f"{chosen.name} in {module}",
+            expected=f"{chosen.name} in one of the modules that were promoted",
+            remedy=PROMOTE_AGAIN,
+        )
+    require_same(artefact.name, "strategy.version", chosen.version, strategy.version)
+
+
+def _described(exchange: str, symbols: tuple[str, ...], timeframe: str) -> str:
+    return f"{exchange} {' '.join(symbols)} {timeframe}"
 
 
 def reproduce(artefact: Artefact, candles: CandleSet) -> Backtest:
@@ -292,7 +259,7 @@ def reproduce(artefact: Artefact, candles: CandleSet) -> Backtest:
         trade_from=artefact.window.trade_from,
         name=artefact.name,
     )
-    _require(artefact.name, "orders", artefact.digests.get("orders"), _orders_digest(run))
+    require_same(artefact.name, "orders", artefact.digests.get("orders"), _orders_digest(run))
     return run
 
 
@@ -308,10 +275,6 @@ def _orders_digest(run: Backtest) -> str:
     return sha.hexdigest()
 
 
-def _code_of(strategy: Strategy) -> dict[str, str]:
-    return code_hashes((type(strategy).__module__, *CORE))
-
-
 def _libraries() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {**versions, "python": ".".join(platform.python_version_tuple()[:2])}
@@ -319,48 +282,3 @@ def _libraries() -> dict[str, str]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _sections(artefact: Artefact) -> Iterator[tuple[str, Any]]:
-    """The parts of an artefact that have a digest of their own, so that a refusal can name them."""
-    account = artefact.account.model_dump(mode="json")
-    for key, value in account.items():
-        yield f"account.{key}", value
-    for key in ("strategy", "market", "window"):
-        yield key, getattr(artefact, key).model_dump(mode="json")
-    for key in ("metrics", "libraries", "code"):
-        yield key, getattr(artefact, key)
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sealed(artefact: Artefact) -> Artefact:
-    content = artefact.model_dump(mode="json", exclude={"seal"})
-    return artefact.model_copy(update={"seal": _digest(content)})
-
-
-def _require(name: str, what: str, expected: object, found: object) -> None:
-    if expected != found:
-        raise ArtefactTampered(
-            "changed since it was promoted",
-            field=f"{name}: {what}",
-            value=found,
-            expected=str(expected),
-            remedy=_AGAIN,
-        )
-
-
-def _path(folder: Path, name: str) -> Path:
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise InputError(
-            field="name", value=name, expected="a-z, 0-9 and _, starting with a letter, at most 41"
-        )
-    return folder / f"{name}.yaml"
-
-
-def _write(path: Path, artefact: Artefact) -> None:
-    text = yaml.safe_dump(artefact.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_whole(path, f"# Written by `candlebook promote`. Any edit is found and refused.\n{text}")

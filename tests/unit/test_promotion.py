@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from research.synthetic import synthetic_candles
 from research.tape import Intervention, Move
 
 NOW = utc_ms("2024-06-01")
+WIDE = Limits(max_position_pct=40, max_drawdown_pct=50)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def candles() -> CandleSet:
 
 @pytest.fixture(scope="module")
 def run(candles: CandleSet) -> Backtest:
-    account = Account(limits=Limits(max_position_pct=40, max_drawdown_pct=50))
+    account = Account(limits=WIDE)
     return backtest(
         SmaCrossover(fast=5, slow=20), candles.between(None, candles.clock()[800]), account
     )
@@ -186,6 +189,66 @@ def test_another_strategy_version_is_refused(
         verify(artefact, candles, NOW)
 
 
+def test_libraries_come_before_code_and_code_before_candles(
+    artefact: Artefact, candles: CandleSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New libraries may change code and figures: the cause is named, not what follows from it."""
+    wrong = one_candle_changed(candles, "close")
+    before = promotion.code_hashes
+    monkeypatch.setattr(SmaCrossover, "version", 2)
+    with pytest.raises(ArtefactTampered, match=r"trend: strategy\.version"):
+        verify(artefact, wrong, NOW)
+    monkeypatch.setattr(
+        promotion, "code_hashes", lambda names: before(names) | {"research.risk": "other"}
+    )
+    with pytest.raises(ArtefactTampered, match=r"trend: code\.research\.risk"):
+        verify(artefact, wrong, NOW)
+    monkeypatch.setattr(promotion.importlib.metadata, "version", lambda name: f"{name} 0")
+    with pytest.raises(ArtefactTampered, match=r"trend: libraries\.numpy"):
+        verify(artefact, wrong, NOW)
+
+
+@pytest.mark.parametrize(
+    ("update", "field", "words"),
+    [
+        ({"name": "SmaCrossed"}, "strategy: ", "Did you mean SmaCrossover"),
+        ({"name": "RsiReversal", "parameters": {}}, "strategy.name: ", "RsiReversal in research"),
+        ({"parameters": {"fats": 5}}, "strategy: ", "SmaCrossover.fats: no such parameter"),
+        ({"parameters": {"fast": 90, "slow": 20}}, "strategy: ", "expected less than slow"),
+    ],
+)
+def test_a_strategy_that_cannot_be_built_any_more_was_tampered_with(
+    artefact: Artefact, candles: CandleSet, update: dict, field: str, words: str
+) -> None:
+    other = artefact.model_copy(update={"strategy": artefact.strategy.model_copy(update=update)})
+    with pytest.raises(ArtefactTampered, match=f"^trend: {field}") as caught:
+        verify(other, candles, NOW)
+    assert words in str(caught.value)
+    assert caught.value.exit_code == 5
+
+
+def test_a_module_that_is_gone_is_named(artefact: Artefact, candles: CandleSet) -> None:
+    code = {**artefact.code, "research.strategies.gone": "0" * 64}
+    with pytest.raises(ArtefactTampered, match=r'trend: code: .*"research\.strategies\.gone"'):
+        verify(artefact.model_copy(update={"code": code}), candles, NOW)
+
+
+def test_the_exchange_is_that_of_the_candles(
+    run: Backtest, candles: CandleSet, tmp_path: Path
+) -> None:
+    elsewhere = dataclasses.replace(candles, exchange="kraken")
+    assert elsewhere.between(0, NOW).closed_by(NOW).exchange == "kraken"
+    other = promote(
+        backtest(run.strategy, elsewhere, run.account), "other", why="a test", folder=tmp_path
+    )
+    assert other.market.exchange == "kraken"
+    verify(other, elsewhere, NOW)
+    with pytest.raises(
+        ArtefactTampered, match=r"other: market: .*expected kraken AAAUSDT BBBUSDT 1h, got"
+    ):
+        verify(other, candles, NOW)
+
+
 @pytest.mark.parametrize(("moment", "expired"), [(-1, False), (0, True), (1, True)])
 def test_it_expires_at_its_expiry(
     artefact: Artefact, candles: CandleSet, moment: int, expired: bool
@@ -215,9 +278,9 @@ def test_hashes_are_the_same_in_another_process_with_another_hash_seed(
 ) -> None:
     code = (
         "import sys; from pathlib import Path; from research.promotion import *;"
-        "from research.promotion import _code_of;"
+        "from research.code_hash import code_hashes;"
         "a = load_artefact('trend', Path(sys.argv[1])); a.strategy.build();"
-        "assert _code_of(a.strategy.build()) == a.code; print(a.seal)"
+        "assert code_hashes(a.code) == a.code; print(a.seal)"
     )
     for seed in ("1", "2"):
         said = subprocess.run(
@@ -263,7 +326,7 @@ def test_an_unknown_artefact_is_named_with_those_there(artefact: Artefact, tmp_p
 def test_a_sweeps_best_row_is_promoted_with_the_number_it_was_chosen_from(
     candles: CandleSet, tmp_path: Path
 ) -> None:
-    found = sweep(SmaCrossover, candles, Account(limits=None), fast=[3, 5], slow=[20, 40])
+    found = sweep(SmaCrossover, candles, Account(limits=WIDE), fast=[3, 5], slow=[20, 40])
     artefact = promote(found, "best", why="a test", folder=tmp_path)
     assert artefact.rows_tried == 4
     assert artefact.strategy.build() == found.best()
@@ -280,6 +343,34 @@ def test_a_run_that_was_told_of_people_is_refused(run: Backtest, tmp_path: Path)
     with pytest.raises(PromotionRefused, match="kill-switch moves"):
         promote(told, "trend", why="a test", folder=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_limits_is_refused(run: Backtest, tmp_path: Path) -> None:
+    free = backtest(run.strategy, run.candles, Account(limits=None))
+    with pytest.raises(PromotionRefused, match=r"trend: this run had no limits.*Limits"):
+        promote(free, "trend", why="a test", folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_strategy_from_elsewhere_is_refused_whatever_it_is_called(
+    run: Backtest, tmp_path: Path
+) -> None:
+    @dataclass(frozen=True)
+    class Own(SmaCrossover):
+        """Of this file."""
+
+    impostor = type("SmaCrossover", (Own,), {"__module__": "__main__"})
+    for cls in (Own, impostor):
+        own = backtest(cls(5, 20), run.candles, run.account)
+        with pytest.raises(InputError, match=r"strategy: expected .* research/strategies/"):
+            promote(own, "trend", why="a test", folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", [SmaCrossover(), "trend", None])
+def test_what_is_no_run_is_refused(given: object, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="run: expected what backtest"):
+        promote(given, "trend", why="a test", folder=tmp_path)  # type: ignore[arg-type]
 
 
 def test_a_failed_write_leaves_no_file(
