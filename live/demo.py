@@ -1,7 +1,8 @@
 """The whole path in one command: history, backtest, sweep, promotion, paper run, parity, report.
 
-It works in ``data/demo`` with books and artefacts of its own, so that nothing of a user's is
-touched, and starts afresh each time. Every step says what it did and where its artefact is.
+It works in ``data/demo``, with a store and books of its own, and starts afresh each time. Nothing
+of a user's is touched, but for the artefact that it promotes, ``params/promoted/sma_demo.yaml``.
+Every step says what it did and where its result is.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from research.candles import DAY, CandleSet, iso, utc_ms
 from research.errors import ExchangeError, HistoryMissing
 from research.exchange import MarketData
 from research.history import History
-from research.history_import import import_folder
+from research.history_import import import_file
 from research.known_gaps import accept_known_gaps, load_known_gaps
 from research.promotion import Artefact, promote
 from research.search import sweep
@@ -39,6 +41,7 @@ PAPER_BARS = 36
 RESEARCH_DAYS = 3 * 365
 FETCHED_DAYS = 365
 SYNTHETIC_BARS = 17_520
+ENOUGH_BARS = 24 * 60
 
 Echo = Callable[[str], None]
 
@@ -66,10 +69,28 @@ def run_demo(
     started = time.monotonic()
     settings = settings or load_settings()
     folder = settings.data_dir / "demo"
-    _start_afresh(folder, settings)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # Notebook kernels inherit this process's environment, and with it the demo's folder and books.
+    own = {
+        "CANDLEBOOK_DATA_DIR": str(folder),
+        "CANDLEBOOK_REPLAY_DATABASE_URL": f"sqlite:///{(folder / 'replay.db').as_posix()}",
+    }
+    with _environment(own):
+        result = _walk(settings, load_settings(settings.root), echo, on_slot)
+    echo(f"\nDone in {time.monotonic() - started:.0f} s.\n{_look_around(settings, folder)}")
+    return result
 
+
+def _walk(
+    users: Settings,
+    settings: Settings,
+    echo: Echo,
+    on_slot: Callable[[int, int], None] | None,
+) -> DemoResult:
+    """Every step, in the demo's own folder; ``users`` are the settings of the project itself."""
     echo("1. History")
-    settings, candles = _history(settings, folder, echo)
+    candles = _history(users, settings, echo)
     research, first_slot = _split(candles)
 
     echo("\n2. Backtest: SMA crossover on three symbols, one cash account")
@@ -89,38 +110,59 @@ def run_demo(
     echo(f"   {parity}")
 
     echo("\n6. Report")
-    report = best.report(folder / "report.html")
+    report = best.report(settings.data_dir / "report.html")
     echo(f"   equity, drawdown and trades of the promoted run: {report}")
-    echo(f"\nDone in {time.monotonic() - started:.0f} s. Next: make lab, and open 00_quickstart.")
     return DemoResult(candles.source, best, artefact, tuple(runs), parity, report)
 
 
-def _start_afresh(folder: Path, settings: Settings) -> None:
-    """The demo's own folders, empty; nothing else is touched."""
-    for old in (folder, settings.data_dir / runner.FOLDERS["replay"] / NAME):
-        shutil.rmtree(old, ignore_errors=True)
-    folder.mkdir(parents=True)
+@contextmanager
+def _environment(own: Mapping[str, str]) -> Iterator[None]:
+    """``own`` variables on top of the environment, which is then as it was before."""
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
-def _history(settings: Settings, folder: Path, echo: Echo) -> tuple[Settings, CandleSet]:
-    """Candles from the first source that has them: shared, stored, fetched, synthetic."""
+def _look_around(settings: Settings, folder: Path) -> str:
+    """What a newcomer may do next, as commands to copy."""
+    inside = folder.is_relative_to(settings.root)
+    place = folder.relative_to(settings.root) if inside else folder
+    lines = ["Its books:", f"  CANDLEBOOK_DATA_DIR={place} candlebook status --replay", "Next:"]
+    if _stored(settings) is None:
+        shared = _shared_files(settings)
+        fill = f"import {shared[0].parents[2]}" if shared else f"fetch {' '.join(SYMBOLS)}"
+        lines.append(f"  candlebook history {fill} --timeframe {TIMEFRAME}   # into your own store")
+    return "\n".join([*lines, "  make lab   # and open 00_quickstart"])
+
+
+def _history(users: Settings, settings: Settings, echo: Echo) -> CandleSet:
+    """Candles from the first source that has them, put into the demo's own store.
+
+    The sources: the shared folder, the user's store, the exchange, the generator.
+    """
     history = History(settings.data_dir / "history")
-    # Notebook kernels inherit this process's environment, and with it the demo's own books.
-    books = f"sqlite:///{folder / 'replay.db'}"
-    os.environ["CANDLEBOOK_REPLAY_DATABASE_URL"] = books
-    if settings.shared is not None and (settings.shared / "history" / "binance").is_dir():
-        imported = import_folder(history, settings.shared / "history", SYMBOLS, (TIMEFRAME,))
-        echo(f"   imported from {settings.shared / 'history'}:")
-        for report in imported:
-            echo(f"   {report}")
-    elif not _stored(history):
+    shared, stored = _shared_files(users), _stored(users)
+    if shared:
+        echo(f"   imported from {shared[0].parents[2]}:")
+        for file in shared:
+            echo(f"   {import_file(history, file)}")
+    elif stored is not None:
+        _copy(stored, history, users.exchange)
+        echo(f"   copied from {users.data_dir / 'history'}")
+    else:
         echo("   nothing stored yet: asking Binance for a year of hours")
         if not _fetch(history, settings, echo):
-            os.environ["CANDLEBOOK_DATA_DIR"] = str(folder)
-            history = History(folder / "history")
-            made = synthetic_candles(SYMBOLS, TIMEFRAME, utc_ms("2023"), SYNTHETIC_BARS)
-            for series in made:
-                history.append("binance", series, "synthetic")
+            # What came before the connection broke is not to stand among made-up candles.
+            shutil.rmtree(history.root, ignore_errors=True)
+            for series in synthetic_candles(SYMBOLS, TIMEFRAME, utc_ms("2023"), SYNTHETIC_BARS):
+                history.append(settings.exchange, series, "synthetic")
             echo(f"   no exchange in reach. {SYNTHETIC_NOTICE}")
     for gap in accept_known_gaps(
         history, load_known_gaps(settings.root / "params" / "known_gaps.yaml")
@@ -130,14 +172,37 @@ def _history(settings: Settings, folder: Path, echo: Echo) -> tuple[Settings, Ca
     for one in candles:
         echo(f"   {one!r}")
     echo(f"   source: {candles.source}; stored in {history.root}")
-    return load_settings(settings.root), candles
+    return candles
 
 
-def _stored(history: History) -> bool:
+def _shared_files(settings: Settings) -> list[Path]:
+    """The demo's candles in the folder beside the project; none unless all of them are there."""
+    if settings.shared is None:
+        return []
+    folder = settings.shared / "history" / "binance"
+    files = [folder / symbol / f"{TIMEFRAME}.parquet" for symbol in SYMBOLS]
+    return files if all(file.is_file() for file in files) else []
+
+
+def _stored(settings: Settings) -> CandleSet | None:
+    """The demo's candles in a project's store; None where there are too few to be of use."""
     try:
-        return all(len(one) > 24 * 60 for one in history.load(SYMBOLS, TIMEFRAME))
+        candles = History(settings.data_dir / "history").load(SYMBOLS, TIMEFRAME)
     except HistoryMissing:
-        return False
+        return None
+    return candles if all(len(one) > ENOUGH_BARS for one in candles) else None
+
+
+def _copy(candles: CandleSet, history: History, exchange: str) -> None:
+    """``candles`` into another store, with the gaps that somebody has accepted."""
+    for series in candles:
+        history.append(exchange, series, candles.source)
+    for gap in candles.gaps:
+        history.accept_gap(
+            *(exchange, gap.symbol, TIMEFRAME, gap.start, gap.end, gap.name),
+            who="the demo",
+            why="accepted in the project's own store",
+        )
 
 
 def _fetch(history: History, settings: Settings, echo: Echo) -> bool:
