@@ -35,7 +35,7 @@ lock: ## resolve pyproject.toml anew into both lock files (needs uv)
 	mv requirements.lock.new requirements.lock
 	mv requirements-live.lock.new requirements-live.lock
 
-demo: install ## history to parity check, without a network
+demo: install ## from candles to parity; from Binance, or synthetic where no exchange is in reach
 	@$(VENV)/bin/candlebook demo $(ARGS)
 
 test: install ## the test suite, on two processes
