@@ -68,14 +68,20 @@ def exit_codes(drawing: str) -> str:
     type=click.Path(path_type=Path),
     help="The project's folder (default: CANDLEBOOK_HOME, or the one you are in).",
 )
+@click.option("--json", "json_wanted", is_flag=True, help="As --json after the command.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error that nobody foresaw.")
 @click.version_option(package_name="candlebook", message="%(prog)s %(version)s")
 @click.pass_context
-def main(context: click.Context, home: Path | None, debug: bool) -> None:  # noqa: ARG001
+def main(
+    context: click.Context,
+    home: Path | None,
+    json_wanted: bool,  # noqa: ARG001 - json_option reads it
+    debug: bool,  # noqa: ARG001 - ``Commands.main`` reads it
+) -> None:
     """Backtest, promote and paper-trade crypto strategies: what you backtest is what runs.
 
     The usual way: history import or fetch, backtest, sweep, promote, reset (which lets trading
-    start), paper run, parity. `candlebook demo` walks it without a network.
+    start), paper run, parity. `candlebook demo` walks it in a folder of its own.
     """
     context.obj = Project(home)
     if home is not None:

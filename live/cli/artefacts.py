@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from live.cli.jobs import Asked, Job, prepare, run_options
 from live.cli.options import Project, json_option, me, pass_project, who_option
-from live.cli.output import answer, busy, table
+from live.cli.output import answer, busy, counted, table
 from live.cli.runs import grid_options
 from research.errors import ArtefactTampered
 
@@ -58,13 +59,63 @@ def promote(project: Project, name: str, as_json: bool, **given: Any) -> None:
         life_days=days or DEFAULT_LIFE_DAYS,
         replace=replace,
     )
-    said = (
+    warnings = [str(one) for one in getattr(artefact, "warnings", ())]
+    after = _bars_after(project, artefact)
+    said = [
         f"Promoted {name}: {artefact.strategy.build()!r} on {', '.join(run.symbols)}, "
-        f"{artefact.market.timeframe}, until {artefact.expires_at}.\n"
-        f"{project.promoted / f'{name}.yaml'}\n"
-        f"Next: candlebook paper replay {name} --bars 36, or candlebook paper run {name}."
+        f"{artefact.market.timeframe}, until {artefact.expires_at}.",
+        _figures(artefact),
+        str(project.promoted / f"{name}.yaml"),
+        *(f"Warning: {one}" for one in warnings),
+        _next_steps(artefact, after),
+    ]
+    document = _document(artefact) | {"warnings": warnings, "bars_after_window": after}
+    answer(as_json, document, *said)
+
+
+REPLAYED_BARS = 48
+
+
+def _bars_after(project: Project, artefact: Artefact) -> int:
+    """How many stored bars lie after the research window."""
+    from research.candles import timeframe_ms, utc_ms
+
+    stored, end = project.stored_until(artefact.market), utc_ms(artefact.window.end)
+    return 0 if stored is None else max(0, stored - end) // timeframe_ms(artefact.market.timeframe)
+
+
+def _figures(artefact: Artefact) -> str:
+    from research.chart_theme import format_metric
+    from research.metrics import METRICS
+
+    named = ", ".join(
+        f"{METRICS[name][0]} {format_metric(name, math.nan if value is None else value)}"
+        for name, value in artefact.metrics.items()
+        if name in ("total_return", "sharpe", "max_drawdown")
     )
-    answer(as_json, _document(artefact), said)
+    window = artefact.window
+    tried = counted(artefact.rows_tried, "combination")
+    return f"{window.start} .. {window.end}: {named}; chosen from {tried}."
+
+
+def _next_steps(artefact: Artefact, after: int) -> str:
+    """What can be done with it now; a replay needs bars that it was not promoted on."""
+    name = artefact.name
+    lines = [
+        'Next, with the kill switch of paper reset (candlebook reset --reason "..."):',
+        f"  candlebook paper run {name}",
+    ]
+    if "synthetic" in artefact.market.source:
+        lines = ["Made-up candles: it can be replayed, and trades no market."]
+    if not after:
+        none = "No stored bar lies after its window, so there is nothing to replay it on yet; "
+        return "\n".join([*lines, f"{none}promote it with an earlier --end for that."])
+    lines += [
+        f"To replay it first, on the {counted(after, 'stored bar')} after its window:",
+        '  candlebook reset --replay --reason "..."',
+        f"  candlebook paper replay {name} --bars {min(after, REPLAYED_BARS)}",
+    ]
+    return "\n".join(lines)
 
 
 def _chosen(job: Job, grid: dict[str, Any], metric: str) -> tuple[Backtest, int]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from live.cli.options import Project, json_option, me, pass_project, time_option, who_option
 from live.cli.output import answer, moment
 
-__all__ = ["kill", "reset"]
+if TYPE_CHECKING:
+    from research.settings import Settings
+
+__all__ = ["has_books", "kill", "reset", "tripped_notice"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,7 +52,33 @@ def kill(project: Project, as_json: bool, **asked: Any) -> None:
 def reset(project: Project, as_json: bool, **asked: Any) -> None:
     """Let trading start, or go on after a trip. Every account's peak becomes its equity."""
     moved = _moved(project, "reset", **asked)
-    answer(as_json, moved, f"Reset: trading may go on from {moved['effective_from']}.")
+    start = moved["effective_from"]
+    since = "the first bar" if start == moment(0) else start
+    answer(as_json, moved, f"Reset: trading may go on from {since}.")
+
+
+def has_books(settings: Settings, mode: str) -> bool:
+    """Whether a ledger of this mode is there: to look at one is not to make one."""
+    url = settings.replay_database_url if mode == "replay" else settings.database_url
+    path = url.partition("sqlite:///")[2]
+    return not path or path.startswith((":memory:", "file:")) or Path(path).exists()
+
+
+def tripped_notice(settings: Settings, mode: str, name: str, slot: int) -> str | None:
+    """What to tell somebody whose account may not enter at ``slot``; None where it may."""
+    from live.kill_switch import switch_status
+    from live.ledger import open_ledger
+
+    if not has_books(settings, mode):
+        return None
+    url = settings.replay_database_url if mode == "replay" else settings.database_url
+    with closing(open_ledger(url)) as ledger, ledger.reading() as conn:
+        switch = switch_status(conn, slot)
+    if not switch.tripped and name not in switch.tripped_accounts:
+        return None
+    what = f"The kill switch of {mode}" if switch.tripped else f"The drawdown limit of {name}"
+    reset = f'candlebook reset{" --replay" if mode == "replay" else ""} --reason "..."'
+    return f"{what} is tripped: entries are refused until `{reset}`."
 
 
 def _moved(

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from live.cli.options import Project, json_option, me, pass_project, time_option, who_option
-from live.cli.output import answer, busy, moment, notice, progress, table
+from live.cli.output import answer, busy, counted, moment, notice, progress, table
 from research.errors import CandlebookError, DataError, InputError
 
 if TYPE_CHECKING:
     from research.candles import Defect, Gap
     from research.history import AppendReport, SeriesInfo
+    from research.history_manifest import Series
 
 __all__ = ["history"]
 
@@ -62,18 +63,21 @@ def import_(project: Project, paths: tuple[Path, ...], as_json: bool, **origin: 
             _import_path(project, path, _Origin(**origin), reports.append)
     except CandlebookError:
         if reports:
-            notice(f"The {len(reports)} files before this one are stored.")
+            notice(f"Stored before this one: {counted(len(reports), 'file')}.")
         raise
     accepted = _accept_known(project)
     totals = _totals(reports)
+    infos = [one for one in project.history.inventory() if str(one.series) in totals]
     document = {
         "files": len(reports),
         "series": [{"series": name, **counts} for name, counts in totals.items()],
-        "accepted_gaps": [_gap(gap) for gap in accepted],
+        "accepted_gaps": [_accepted(one) for one in accepted],
+        "open_gaps": [_accepted((one.series, gap)) for one in infos for gap in one.gaps],
     }
     columns = ("series", ">added", ">already there", ">revised", "new defects")
     rows = [(name, *_counts(counts)) for name, counts in totals.items()]
     said = [_accepted_text(accepted)] if accepted else []
+    said += [*_gap_lines(infos), *_exchanges_text(infos, project.settings.exchange)]
     answer(as_json, document, table(columns, rows), *said)
 
 
@@ -153,17 +157,44 @@ def _listed(counts: dict[Any, int]) -> str:
 # Known outages
 
 
-def _accept_known(project: Project) -> list[Gap]:
+def _accept_known(project: Project) -> list[tuple[Series, Gap]]:
     """Accept the outages that the project's file lists; where there is no file, none."""
     from research.known_gaps import accept_known_gaps, load_known_gaps
 
     file = project.settings.root / KNOWN_GAPS
-    return accept_known_gaps(project.history, load_known_gaps(file)) if file.exists() else []
+    if not file.exists():
+        return []
+    before = {one.series: one.accepted_gaps for one in project.history.inventory()}
+    accept_known_gaps(project.history, load_known_gaps(file))
+    return [
+        (one.series, gap)
+        for one in project.history.inventory()
+        for gap in one.accepted_gaps
+        if gap not in before.get(one.series, ())
+    ]
 
 
-def _accepted_text(gaps: Sequence[Gap]) -> str:
-    lines = "\n".join(f"  {gap}" for gap in gaps)
+def _accepted_text(gaps: Sequence[tuple[Series, Gap]]) -> str:
+    lines = "\n".join(f"  {_placed(series, gap)}" for series, gap in gaps)
     return f"Accepted as known outages, from {KNOWN_GAPS}:\n{lines}"
+
+
+def _placed(series: Series, gap: Gap) -> str:
+    return f"{series.exchange} {series.timeframe} {gap}"
+
+
+def _accepted(one: tuple[Series, Gap]) -> dict[str, Any]:
+    series, gap = one
+    return {"exchange": series.exchange, "timeframe": series.timeframe} | _gap(gap)
+
+
+def _exchanges_text(infos: Sequence[SeriesInfo], used: str) -> list[str]:
+    """Which exchanges came, where one did that no backtest reads."""
+    counts = Counter(one.series.exchange for one in infos)
+    if set(counts) <= {used}:
+        return []
+    named = ", ".join(f"{name} ({number} series)" for name, number in sorted(counts.items()))
+    return [f"Exchanges: {named}. Backtests read {used}, the exchange of the settings."]
 
 
 def _gap(gap: Gap) -> dict[str, Any]:
@@ -218,7 +249,7 @@ def fetch(
             | (_info(stored[one.series]) if one.series in stored else {"rows": 0})
             for one in done
         ],
-        "accepted_gaps": [_gap(gap) for gap in accepted],
+        "accepted_gaps": [_accepted(one) for one in accepted],
     }
     said = [_accepted_text(accepted)] if accepted else []
     answer(as_json, document, _inventory_table(infos), *_gap_lines(infos), *said)
@@ -266,7 +297,7 @@ def _odd_text(info: SeriesInfo) -> str:
 
 def _gap_lines(infos: Sequence[SeriesInfo], at_most: int = 10) -> list[str]:
     """The gaps that nobody has accepted, for a backtest refuses them."""
-    gaps = [f"  {gap} {one.series.timeframe}" for one in infos for gap in one.gaps]
+    gaps = [f"  {_placed(one.series, gap)}" for one in infos for gap in one.gaps]
     if not gaps:
         return []
     more = [f"  and {len(gaps) - at_most:,} more"] if len(gaps) > at_most else []

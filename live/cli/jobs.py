@@ -7,7 +7,8 @@ Options overrule both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +16,7 @@ import click
 
 from live.cli.options import Project, param_option, symbols_option, time_option
 from live.cli.output import moment
-from research.errors import InputError, ParameterError, UnknownNameError
+from research.errors import InputError, ParameterError, SettingsError, UnknownNameError
 
 if TYPE_CHECKING:
     from research.account import Account
@@ -35,8 +36,10 @@ def run_options(command: Command) -> Command:
     options = (
         symbols_option,
         click.option("--timeframe", help="1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d."),
-        time_option("--start", help="First open, UTC (default: the first stored)."),
-        time_option("--end", help="Up to this open, UTC, exclusive (default: the last stored)."),
+        time_option("--start", help="First open at or after it, UTC (default: the first stored)."),
+        time_option(
+            "--end", help="Opens before it, UTC; its own bar is out (default: all that is stored)."
+        ),
         time_option("--trade-from", help="Trade from this close on; before it only warm up."),
         param_option,
     )
@@ -60,18 +63,24 @@ class Asked:
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is ready: everything is known, bounded and loaded."""
+    """A run that is ready: everything is known, bounded and loaded.
+
+    ``entry`` is where strategies.yaml gives all of its parameters; None where the command line
+    gives some.
+    """
 
     strategy: type[Strategy]
     parameters: dict[str, Any]
     candles: CandleSet
     account: Account
     trade_from: int | None
+    entry: str | None = None
 
     def backtest(self, name: str = "backtest") -> Backtest:
         from research.backtesting import backtest
 
-        chosen = self.strategy(**self.parameters)
+        with _blamed_on(self.entry):
+            chosen = self.strategy(**self.parameters)
         return backtest(chosen, self.candles, self.account, trade_from=self.trade_from, name=name)
 
     def sweep(self, grid: dict[str, tuple[int | float, ...]], metric: str) -> Sweep:
@@ -107,8 +116,13 @@ def prepare(project: Project, asked: Asked) -> Job:
 
     settings = project.settings
     cls, named = _find(asked.strategy, settings)
-    parameters = {**(named.parameters if named else {}), **asked.param}
-    parameters = {name: bounded(cls, name, value) for name, value in parameters.items()}
+    parameters = {name: bounded(cls, name, value) for name, value in asked.param.items()}
+    place = f"params/strategies.yaml: strategies.{asked.strategy}.parameters"
+    for name, value in (named.parameters if named else {}).items():
+        if name not in parameters:
+            with _blamed_on(f"{place}.{name}"):
+                parameters[name] = bounded(cls, name, value)
+    _require_listed(asked.symbols, settings)
     symbols = asked.symbols or (named.symbols if named else settings.enabled)
     timeframe = asked.timeframe or (named.timeframe if named else settings.timeframe)
     if asked.start is not None and asked.end is not None and asked.start >= asked.end:
@@ -119,7 +133,36 @@ def prepare(project: Project, asked: Asked) -> Job:
     candles = project.history.load(
         symbols, timeframe, asked.start, asked.end, exchange=settings.exchange
     )
-    return Job(cls, parameters, candles, account, asked.trade_from)
+    entry = place if named and not asked.param else None
+    return Job(cls, parameters, candles, account, asked.trade_from, entry)
+
+
+@contextmanager
+def _blamed_on(place: str | None) -> Iterator[None]:
+    """A parameter that will not do is the fault of the file that gives it, if ``place`` is one."""
+    try:
+        yield
+    except ParameterError as err:
+        if place is None:
+            raise
+        raise SettingsError(str(err), field=place) from err
+
+
+def _require_listed(symbols: tuple[str, ...] | None, settings: Settings) -> None:
+    """Raises UnknownNameError about ``--symbols`` for one that params/symbols.yaml lacks."""
+    from research.account import did_you_mean
+
+    known = [one.symbol for one in settings.symbols]
+    for symbol in symbols or ():
+        if symbol not in known:
+            files = f"params/symbols.yaml and params/filters/{settings.exchange}.yaml"
+            near = did_you_mean(symbol, known)
+            raise UnknownNameError(
+                field="--symbols",
+                value=symbol,
+                expected=f"one of {', '.join(known)}",
+                remedy=" ".join(filter(None, (near, f"A new one is added to {files}."))),
+            )
 
 
 def _find(name: str, settings: Settings) -> tuple[type[Strategy], StrategySettings | None]:

@@ -5,7 +5,6 @@ A wrong value raises an InputError that names the option. Times are UTC, handed 
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from research.errors import InputError
 
 if TYPE_CHECKING:
     from research.history import History
+    from research.promotion import Market
     from research.settings import Settings
 
 __all__ = [
@@ -67,6 +67,18 @@ class Project:
 
         return promoted_folder(self.settings)
 
+    def stored_until(self, market: Market) -> int | None:
+        """The close of the last bar that is stored of a market; None where nothing is."""
+        from research.candles import timeframe_ms
+
+        lasts = [
+            one.last
+            for one in self.history.inventory()
+            if (one.series.exchange, one.series.timeframe) == (market.exchange, market.timeframe)
+            and one.series.symbol in market.symbols
+        ]
+        return max(lasts) + timeframe_ms(market.timeframe) if lasts else None
+
 
 _hand_on: Any = click.make_pass_decorator(Project)
 
@@ -80,8 +92,16 @@ def pass_project(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """Adds ``--json``: the answer as one JSON document, and nothing else, on standard output."""
     return click.option(
-        "--json", "as_json", is_flag=True, help="Answer with one JSON document for machines."
+        "--json",
+        "as_json",
+        is_flag=True,
+        callback=_asked_before_or_after,
+        help="Answer with one JSON document for machines.",
     )(command)
+
+
+def _asked_before_or_after(context: click.Context, _param: click.Parameter, here: bool) -> bool:
+    return here or bool(context.find_root().params.get("json_wanted"))
 
 
 def who_option(command: Command) -> Command:
@@ -90,15 +110,10 @@ def who_option(command: Command) -> Command:
 
 
 def me(who: str | None) -> str:
-    """``who``, or the name of the user that runs this. Raises InputError where it has none."""
-    if who is not None:
-        return who
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError) as err:
-        raise InputError(
-            "this user has no name", field="--who", remedy="Give one: --who NAME"
-        ) from err
+    """``who``, or the user that runs this; a user without a name is no reason to refuse."""
+    from research.settings import user_name
+
+    return user_name() if who is None else who
 
 
 def time_option(*names: str, help: str, required: bool = False) -> Callable[[Command], Command]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["answer", "busy", "emit", "moment", "notice", "plain", "progress", "table"]
+__all__ = ["answer", "busy", "counted", "emit", "moment", "notice", "plain", "progress", "table"]
 
 # Wide enough that a pipe or a file never gets a table with its cells cut.
 PIPE_COLUMNS = 1000
@@ -66,6 +66,11 @@ def moment(ts: int | None) -> str | None:
     from research.candles import iso
 
     return None if ts is None else iso(ts)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 slot``, ``2 slots``, ``35,063 bars``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def emit(document: Any) -> None:

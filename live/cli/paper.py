@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from live.cli.books import has_books, tripped_notice
 from live.cli.options import Project, json_option, pass_project, time_option
-from live.cli.output import answer, busy, emit, moment, notice, plain, progress
-from research.errors import ParityBroken
+from live.cli.output import answer, busy, counted, emit, moment, notice, plain, progress
+from research.errors import InputError, ParityBroken, UnknownNameError
 
 if TYPE_CHECKING:
     from live.parity import Parity
@@ -41,6 +42,7 @@ def run(project: Project, name: str, slot: int | None, as_json: bool) -> None:
 
     with busy(f"running {name}"):
         ended = runner.run(name, slot, "paper", project.settings)
+    _warn_if_tripped(project, "paper", name, ended.slot)
     said = f"{name}, slot {moment(ended.slot)}: {ended.status} in {ended.seconds:.1f} s"
     answer(as_json, _run_document(ended), f"{said}\n{ended.report}")
 
@@ -58,25 +60,64 @@ def run(project: Project, name: str, slot: int | None, as_json: bool) -> None:
 def replay(project: Project, name: str, bars: int, start: int | None, as_json: bool) -> None:
     """Live through stored bars as if they were happening now.
 
-    Replays have books of their own, with a kill switch of their own: `candlebook reset --replay`.
+    They must lie after the window that NAME was promoted on. Replays have books of their own, with
+    a kill switch of their own: `candlebook reset --replay`.
     """
     from live import runner
 
+    if start is None:
+        _require_bars_left(project, name, bars)
     done: list[Run] = []
     with progress(f"replaying {name}", "runs") as advance:
 
         def on_run(one: Run) -> None:
             done.append(one)
+            if len(done) == 1:
+                _warn_if_tripped(project, "replay", name, one.slot)
             advance(len(done), bars)
 
         runs = runner.replay(name, start, bars, project.settings, on_run)
     counts = Counter(one.status for one in runs)
     said = (
-        f"{name}: {len(runs)} slots, {moment(runs[0].slot)} .. {moment(runs[-1].slot)}: "
+        f"{name}: {counted(len(runs), 'slot')}, {moment(runs[0].slot)} .. {moment(runs[-1].slot)}: "
         f"{', '.join(f'{count} {status}' for status, count in counts.items())}, "
         f"{sum(one.seconds for one in runs):.1f} s\n{runs[-1].report}"
     )
     answer(as_json, {"runs": [_run_document(one) for one in runs]}, said)
+
+
+def _warn_if_tripped(project: Project, mode: str, name: str, slot: int) -> None:
+    said = tripped_notice(project.settings, mode, name, slot)
+    if said is not None:
+        notice(said)
+
+
+def _require_bars_left(project: Project, name: str, bars: int) -> None:
+    """Raises InputError where the account of a replay has not that many stored bars before it."""
+    from live.ledger import read
+    from live.paper import artefact_of, open_books
+    from research.candles import timeframe_ms
+
+    artefact = artefact_of(name, project.settings)
+    if not has_books(project.settings, "replay"):
+        return
+    with closing(open_books(project.settings, "replay")) as ledger, ledger.reading() as conn:
+        marks = read.marks(conn, name)
+    stored = project.stored_until(artefact.market)
+    if not marks or stored is None:
+        return
+    bar_ms = timeframe_ms(artefact.market.timeframe)
+    left = max(0, (stored - marks[-1].at) // bar_ms)
+    if left < bars:
+        reached = "has reached the last stored bar" if not left else "nears the last stored bar"
+        raise InputError(
+            f"{name} {reached} ({moment(stored)})",
+            field="--bars",
+            value=bars,
+            expected=f"at most {left}" if left else "stored bars to replay",
+            remedy="`candlebook history fetch` brings more; to begin anew, remove the books of "
+            "replays, data/replay.db.",
+        )
 
 
 def _run_document(one: Run) -> dict[str, Any]:
@@ -93,13 +134,33 @@ def parity(project: Project, name: str, replay: bool, as_json: bool) -> None:
 
     Exit code 7 where they differ.
     """
-    from live.paper import check_parity
+    from live.paper import artefact_of, check_parity
 
+    mode = "replay" if replay else "paper"
+    artefact_of(name, project.settings)  # a wrong name is told before anything is looked for
     with busy("running the backtest"):
-        found = check_parity(name, project.settings, "replay" if replay else "paper")
+        try:
+            if not has_books(project.settings, mode):
+                raise UnknownNameError(field="account")
+            found = check_parity(name, project.settings, mode)
+        except UnknownNameError as err:
+            if err.field != "account":
+                raise
+            raise _never_ran(name, replay) from err
     answer(as_json, _parity_document(found), str(found))
     if not found.equal:
         click.get_current_context().exit(ParityBroken.exit_code)
+
+
+def _never_ran(name: str, replay: bool) -> InputError:
+    here, other = ("replay", "paper") if replay else ("paper", "replay")
+    options = "" if replay else " --replay"
+    return UnknownNameError(
+        f"no {here} run of {name} yet",
+        field="account",
+        remedy=f"candlebook paper {'replay' if replay else 'run'} {name} makes one; {other} runs "
+        f"are compared by candlebook parity {name}{options}.",
+    )
 
 
 def _parity_document(found: Parity) -> dict[str, Any]:
@@ -116,13 +177,14 @@ def _parity_document(found: Parity) -> dict[str, Any]:
     }
 
 
-@click.command()
+@click.command(short_help="Walk the whole path, from candles to parity.")
 @json_option
 @pass_project
 def demo(project: Project, as_json: bool) -> None:
-    """Walk the whole path without a network, history to parity.
+    """From candles to parity; from Binance, or synthetic where no exchange is in reach.
 
-    It works in data/demo, in books of its own, and starts afresh each time.
+    Candles that CANDLEBOOK_SHARED names or that are stored come first. It works in data/demo,
+    starts afresh each time, and touches nothing else but params/promoted/sma_demo.yaml.
     """
     from live.demo import run_demo
 

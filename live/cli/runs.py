@@ -10,12 +10,13 @@ import click
 
 from live.cli.jobs import Asked, document_of, prepare, run_options
 from live.cli.options import Project, grid_option, json_option, pass_project, writes
-from live.cli.output import answer, busy, table
+from live.cli.output import answer, busy, counted, table
 from research.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from research.backtesting import Backtest
     from research.search import Sweep
 
 __all__ = ["backtest", "grid_options", "sweep"]
@@ -40,12 +41,25 @@ def backtest(project: Project, report: Path | None, as_json: bool, **asked: Any)
     job = prepare(project, Asked(**asked))
     with busy("running"):
         run = job.backtest()
-        said = [repr(run)]
+        said = [repr(run), *_halt_text(run)]
         if report is not None:
             with writes("--report", report):
                 said.append(f"\nReport: {run.report(report)}")
     document = document_of(run) | {"report": report}
     answer(as_json, document, *said)
+
+
+def _halt_text(run: Backtest) -> list[str]:
+    """How much of the window a run stood still for, if it halted; a table hides that."""
+    if run.halted_at is None:
+        return []
+    closes = run.tape.close_time
+    still = int((closes > run.halted_at.timestamp() * 1000).sum())
+    text = (
+        f"No entry after that: {still / len(closes):.0%} of the window went untraded, and the "
+        "figures are those of a run that stopped. params/risk_limits.yaml holds the limit."
+    )
+    return [click.style(text, fg="yellow", bold=True)]
 
 
 def grid_options(command: Command) -> Command:
@@ -126,8 +140,19 @@ def _shown(found: Sweep, ranked: pd.DataFrame, metric: str, csv: Path | None) ->
     symbols = ", ".join(found.candles.symbols)
     title = (
         f"{found.strategy.__name__} on {symbols}, {found.candles.timeframe}: "
-        f"{len(found):,} combination{'s' if len(found) != 1 else ''}{skipped}\n"
+        f"{counted(len(found), 'combination')}{skipped}\n"
     )
     luck = "The best of many is partly luck: look at its neighbours before you promote it."
     written = [] if csv is None else [f"Every combination: {csv}"]
-    return [title, table(columns, rows), f"\n{luck}", *written]
+    return [title, table(columns, rows), f"\n{luck}", *_halts(found), *written]
+
+
+def _halts(found: Sweep) -> list[str]:
+    """How many rows reached the drawdown limit; the fold trips at equality."""
+    limits = found.account.limits
+    if limits is None or not limits.kill_switch_armed:
+        return []
+    halted = int((found.frame["max_drawdown"] >= limits.max_drawdown_pct / 100).sum())
+    limit = f"the drawdown limit of {limits.max_drawdown_pct:g} %"
+    said = f"{halted:,} of {len(found):,} reached {limit} and stood still from then on."
+    return [said] if halted else []

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from live.cli.books import has_books
 from live.cli.options import Project, json_option, pass_project
 from live.cli.output import answer, moment, table
 
 if TYPE_CHECKING:
     from live.kill_switch import SwitchStatus
     from live.ledger.overview import Standing
+    from research.tape import Intervention
 
 __all__ = ["status"]
 
@@ -35,7 +37,7 @@ def status(project: Project, replay: bool, as_json: bool) -> None:
     mode = "replay" if replay else "paper"
     settings = project.settings
     url = settings.replay_database_url if replay else settings.database_url
-    if _absent(url):  # to look is not to open: that would make a ledger
+    if not has_books(settings, mode):
         said = (
             f"No {mode} ledger yet: nothing has run. A new one is tripped until "
             "`candlebook reset` says that trading may start."
@@ -43,7 +45,8 @@ def status(project: Project, replay: bool, as_json: bool) -> None:
         answer(as_json, {"mode": mode, "kill_switch": None, "accounts": []}, said)
         return
     with closing(open_ledger(url)) as ledger, ledger.reading() as conn:
-        switch, accounts = switch_status(conn), standings(conn)
+        accounts = standings(conn)
+        switch = switch_status(conn, _now(mode, accounts))
     document = {
         "mode": mode,
         "kill_switch": _switch(switch),
@@ -52,18 +55,29 @@ def status(project: Project, replay: bool, as_json: bool) -> None:
     answer(as_json, document, _switch_text(switch, mode), *_tables(accounts))
 
 
-def _absent(url: str) -> bool:
-    path = url.partition("sqlite:///")[2]
-    return bool(path) and not path.startswith((":memory:", "file:")) and not Path(path).exists()
+def _now(mode: str, accounts: list[Standing]) -> int:
+    """As ``live.paper.books_now``: the wall clock, or the last close that a replay has lived."""
+    if mode == "paper":
+        return int(time.time() * 1000)
+    return max((one.marked_at or 0 for one in accounts), default=0)
 
 
 def _switch(switch: SwitchStatus) -> dict[str, Any]:
+    last = switch.last
     return {
         "tripped": switch.tripped,
-        "since": moment(switch.last.at),
-        "reason": switch.last.reason,
-        "who": switch.last.who,
+        "since": moment(last.at),
+        "reason": last.reason,
+        "who": last.who,
+        "planned": [_move(one) for one in switch.planned],
         "tripped_accounts": switch.tripped_accounts,
+    }
+
+
+def _move(one: Intervention) -> dict[str, Any]:
+    return {"move": one.move.name.lower(), "at": moment(one.at)} | {
+        "reason": one.reason,
+        "who": one.who,
     }
 
 
@@ -71,6 +85,9 @@ def _switch_text(switch: SwitchStatus, mode: str) -> str:
     state = "TRIPPED: no entries" if switch.tripped else "not tripped: trading may go on"
     last = switch.last
     lines = [f"Kill switch of {mode} {state}. {last.reason} ({last.who}, from {moment(last.at)})"]
+    for one in switch.planned:
+        name = one.move.name.lower()
+        lines.append(f"Planned: {name} from {moment(one.at)}. {one.reason} ({one.who})")
     if switch.tripped_accounts and not switch.tripped:
         names = ", ".join(switch.tripped_accounts)
         lines.append(f"Tripped by their own drawdown limit, no entries: {names}")
@@ -119,16 +136,20 @@ def _tables(accounts: list[Standing]) -> list[Any]:
     if not accounts:
         return ["No account yet: `candlebook paper run NAME` opens one."]
     columns: tuple[str, ...] = (
-        *("account", "cursor", ">equity", ">drawdown", ">positions"),
-        *("tripped", "last run"),
+        *("account", "up to", ">equity", ">drawdown", ">held", "tripped", "last run"),
     )
     rows = [
         (
-            *(one.account.account, one.account.position),
+            *(one.account.account, moment(one.marked_at)),
             *(f"{one.equity:,.2f}", f"{one.drawdown:.2%}", len(one.holdings)),
             *("yes" if one.account.engine.tripped else "no", _run_text(one)),
         )
         for one in accounts
+    ]
+    failed = [
+        f"The last run of {one.account.account} failed: {one.last_run.message}"
+        for one in accounts
+        if one.last_run is not None and one.last_run.message
     ]
     held = [
         (
@@ -146,7 +167,7 @@ def _tables(accounts: list[Standing]) -> list[Any]:
         for one in accounts
         for said in one.signals
     ]
-    shown = [table(columns, rows)]
+    shown: list[Any] = [table(columns, rows), *failed]
     if held:
         columns = ("account", "symbol", ">quantity", ">entry", ">last", ">value")
         shown.append(table(columns, held, "Positions"))
@@ -164,5 +185,4 @@ def _run_text(one: Standing) -> str | None:
     run = one.last_run
     if run is None:
         return None
-    ended = f": {run.message}" if run.message else ""
-    return f"{moment(run.slot)} {run.status}{ended}"
+    return run.status if run.slot == one.marked_at else f"{run.status} {moment(run.slot)}"

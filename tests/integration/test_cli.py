@@ -58,11 +58,14 @@ def test_config_tells_where_a_value_came_from_and_never_a_secret(
     assert (
         rows["limits.max_drawdown_pct"]["value"],
         rows["limits.max_drawdown_pct"]["source"],
-    ) == (
-        "7",
-        ".env",
-    )
+    ) == (7.0, ".env")
     assert rows["fee_rate"]["source"] == "params/settings.yaml"
+    native = {name: rows[name]["value"] for name in ("fee_rate", "limits.max_position_usd")}
+    assert native == {"fee_rate": 0.001, "limits.max_position_usd": None}
+    assert rows["strategies.sma_trend"]["value"]["parameters"] == {"fast": 20, "slow": 50}
+    assert rows["symbols.BTCUSDT"]["value"]["min_trade_size"] == "0.0001"
+    assert rows["openai_api_key"]["value"] == "********"
+    assert rows["alert_webhook_url"]["value"] is None
     text = shown("config")
     assert "limits.max_drawdown_pct" in text
     assert "canary" not in text + json.dumps(rows)
@@ -74,6 +77,13 @@ def test_home_is_the_project_whatever_the_environment_says(
     assert document("--home", str(home), "history", "show")["series"]
     assert not document("--home", str(new_home), "history", "show")["series"]
     assert os.environ["CANDLEBOOK_HOME"] in (str(home), str(new_home))
+
+
+def test_json_may_be_asked_for_before_the_command(home: Path) -> None:
+    assert json.loads(shown("--json", "status")) == document("status")
+    assert json.loads(shown("--json", "history", "show")) == document("history", "show")
+    done = candlebook("--json", "verify", "nope")
+    assert json.loads(done.stdout)["error"]["exit_code"] == 2
 
 
 # Research
@@ -105,6 +115,19 @@ def test_a_run_without_trades_has_null_where_there_is_nothing_to_say(home: Path)
     found = document("backtest", "SmaCrossover", "--symbols", "ETHUSDT", "--end", "2023-03-21")
     assert found["metrics"]["trades"] == 0
     assert found["metrics"]["win_rate"] is None
+
+
+def test_a_run_that_halted_says_so_last_and_how_much_it_missed(home: Path) -> None:
+    limits = home / "params/risk_limits.yaml"
+    limits.write_text(limits.read_text().replace("max_drawdown_pct: 10", "max_drawdown_pct: 0.5"))
+    found = document("backtest", "sma_trend")
+    assert found["halted_at"] is not None
+    last = shown("backtest", "sma_trend").strip().splitlines()[-1]
+    still = (LAST_CLOSE - utc_ms(found["halted_at"])) / (BARS * HOUR)
+    assert f"{still:.0%} of the window went untraded" in last
+    text = shown("sweep", "sma_trend", "--grid", "fast=5,10")
+    assert "2 of 2 reached the drawdown limit of 0.5 %" in text
+    assert "untraded" not in shown("backtest", "sma_trend", "--end", "2023-03-21")
 
 
 def test_a_report_is_written_whole_and_said_where(home: Path) -> None:
@@ -153,6 +176,27 @@ def test_the_best_of_a_sweep_is_promoted_with_the_number_of_trials(home: Path) -
     assert document(*PROMOTE, "--replace")["name"] == "trend"
 
 
+def test_a_replay_is_suggested_only_where_stored_bars_lie_after_the_window(home: Path) -> None:
+    args = ("promote", "new", "--strategy", "sma_trend", "--why", "a test")
+    text = shown(*args)
+    assert "nothing to replay it on" in text
+    assert "--end" in text
+    assert "paper replay" not in text
+    earlier = (*args, "--replace", "--end", "2023-04-18T21:00")
+    text = shown(*earlier)
+    assert "on the 3 stored bars after its window" in text
+    assert "candlebook paper replay new --bars 3" in text
+    assert "candlebook reset --replay" in text
+    assert document(*earlier)["bars_after_window"] == 3
+
+
+def test_a_promotion_tells_what_the_run_earned(home: Path) -> None:
+    done = document(*PROMOTE, "--replace")
+    text = shown(*PROMOTE, "--replace")
+    assert f"Total return {done['metrics']['total_return']:+.2%}" in text
+    assert "chosen from 1 combination." in text
+
+
 def test_an_edited_artefact_is_refused_by_the_name_of_what_changed(home: Path) -> None:
     file = home / "params/promoted/trend.yaml"
     file.write_text(file.read_text().replace("fast: 5", "fast: 6"))
@@ -193,6 +237,20 @@ def test_the_kill_switch_stands_tripped_until_somebody_says_go(home: Path) -> No
     assert document("status", "--replay")["kill_switch"] is None  # books of their own
 
 
+def test_a_move_that_is_yet_to_come_is_planned_not_done(home: Path) -> None:
+    text = shown("reset", "--reason", "go", "--replay")
+    assert "trading may go on from the first bar" in text
+    document("reset", "--reason", "go", "--who", "ada")
+    document("kill", "--reason", "holidays", "--who", "ada", "--at", "2199-12-24")
+    switch = document("status")["kill_switch"]
+    assert (switch["tripped"], switch["reason"]) == (False, "go")
+    planned = {"move": "kill", "at": "2199-12-24T00:00Z", "reason": "holidays", "who": "ada"}
+    assert switch["planned"] == [planned]
+    text = shown("status")
+    assert "TRIPPED" not in text
+    assert "Planned: kill from 2199-12-24T00:00Z. holidays (ada)" in text
+
+
 def test_status_shows_where_an_account_stands(lived: Path) -> None:
     found = document("status", "--replay")
     (one,) = found["accounts"]
@@ -226,13 +284,14 @@ def test_parity_is_exit_code_0_and_after_an_edit_7(lived: Path) -> None:
 
 def test_a_replay_goes_through_the_notebook_in_a_kernel_of_the_same_project(home: Path) -> None:
     first = iso(LAST_CLOSE)
-    found = document(
-        "--home", str(home), "paper", "replay", "trend", "--bars", "1", "--from", first
-    )
+    replay = ("paper", "replay", "trend", "--bars", "1", "--from", first)
+    told = candlebook("--home", str(home), *replay, "--json")
+    found = json.loads(told.stdout)
     assert [one["status"] for one in found["runs"]] == ["done"]
+    assert "kill switch of replay is tripped: entries are refused until" in told.stderr
+    assert "candlebook reset --replay" in told.stderr
     assert Path(found["runs"][0]["report"]).is_file()
-    again = shown("paper", "replay", "trend", "--bars", "1", "--from", first)
-    assert "1 already done" in again
+    assert candlebook(*replay).exit_code == 2  # what is decided is not lived through twice
     (one,) = document("status", "--replay")["accounts"]
     assert (one["last_run"]["slot"], one["last_run"]["status"]) == (first, "done")
 
@@ -247,10 +306,14 @@ def test_paper_run_hands_the_slot_on_and_tells_how_it_ended(
         return Run(name, LAST_CLOSE, mode, "done", home / "data", 1, 2.5)
 
     monkeypatch.setattr(runner, "run", run)
+    before = contents(home)
     assert "trend, slot 2023-04-19T00:00Z: done in 2.5 s" in shown("paper", "run", "trend")
     found = document("paper", "run", "trend", "--slot", "2023-04-19")
     assert (found["slot"], found["status"], found["seconds"]) == ("2023-04-19T00:00Z", "done", 2.5)
     assert asked == [("trend", None, "paper", home), ("trend", LAST_CLOSE, "paper", home)]
+    assert contents(home) == before  # to look whether the switch is tripped makes no ledger
+    document("kill", "--reason", "enough")
+    assert "kill switch of paper is tripped" in candlebook("paper", "run", "trend").stderr
 
 
 # Real processes

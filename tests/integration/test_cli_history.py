@@ -36,7 +36,9 @@ def test_import_takes_a_tree_accepts_known_outages_and_says_so(new_home: Path, t
     done = candlebook("history", "import", str(tree))
     assert done.exit_code == 0
     assert "Accepted as known outages" in done.stdout
-    assert "BTCUSDT 2023-03-24T13:00Z .. 2023-03-24T14:00Z (matching_engine_2023)" in done.stdout
+    outage = "BTCUSDT 2023-03-24T13:00Z .. 2023-03-24T14:00Z (matching_engine_2023)"
+    assert f"binance 1h {outage}" in done.stdout
+    assert "Exchanges:" not in done.stdout
     assert done.stderr == ""  # not a terminal: no progress
     again = document("history", "import", str(tree))
     assert [one["rows_added"] for one in again["series"]] == [0, 0, 0]
@@ -57,6 +59,23 @@ def test_import_takes_part_of_a_tree_and_single_files_that_options_name(
     assert named["series"][0]["rows_added"] == BARS
 
 
+def test_import_names_every_exchange_of_a_tree_and_the_gaps_that_stay_open(
+    new_home: Path, tree: Path, tmp_path: Path
+) -> None:
+    both = tmp_path / "both"
+    shutil.copytree(tree, both)
+    other = without(made()["ETHUSDT"], utc_ms("2023-04-01"))
+    as_file(other, both / "elsewhere" / "ETHUSDT" / "1h.parquet")
+    found = document("history", "import", str(both))
+    assert [(one["exchange"], one["symbol"]) for one in found["open_gaps"]] == [
+        ("elsewhere", "ETHUSDT")
+    ]
+    assert {one["exchange"] for one in found["accepted_gaps"]} == {"binance"}
+    text = shown("history", "import", str(both))
+    assert "Exchanges: binance (3 series), elsewhere (1 series). Backtests read binance" in text
+    assert "  elsewhere 1h ETHUSDT 2023-04-01T00:00Z .. 2023-04-01T01:00Z" in text
+
+
 def test_a_heap_of_files_is_imported_up_to_the_first_that_is_broken(
     new_home: Path, tmp_path: Path
 ) -> None:
@@ -65,7 +84,7 @@ def test_a_heap_of_files_is_imported_up_to_the_first_that_is_broken(
     (heap / "ETHUSDT-1h-b.parquet").write_bytes(b"PAR1 this is not Parquet")
     done = candlebook("history", "import", str(heap))
     assert done.exit_code == 3
-    assert "The 1 files before this one are stored." in done.stderr
+    assert "Stored before this one: 1 file." in done.stderr
     assert "ETHUSDT-1h-b.parquet" in done.stderr
     assert [one["symbol"] for one in document("history", "show")["series"]] == ["BTCUSDT"]
 

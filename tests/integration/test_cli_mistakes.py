@@ -21,7 +21,7 @@ from tests.integration.cli_project import (
         ("backtest sma_trend --start 2030", 3, ("binance/BTCUSDT/1h", "stored is 2023-03-20")),
         ("backtest sma_trend --start 2024 --end 2023", 2, ("--end", "after 2024-01-01")),
         ("backtest sma_trend --trade-from 2030", 2, ("trade_from", "2023-04-19T00:00Z")),
-        ("backtest sma_trend --symbols BTCUSD", 2, ("params/symbols.yaml", "mean BTCUSDT?")),
+        ("backtest sma_trend --symbols BTCUSD", 2, ("--symbols", "mean BTCUSDT?", "symbols.yaml")),
         ("backtest sma_trend --symbols BTCUSDT,BTCUSDT", 2, ("symbols", "each symbol once")),
         ("backtest sma_trends", 2, ("strategy", "Did you mean sma_trend?")),
         ("backtest sma_trend --param fats=5", 2, ("SmaCrossover.fats", "Did you mean fast?")),
@@ -57,6 +57,8 @@ from tests.integration.cli_project import (
         ("paper run nope", 2, ("artefact", "one of trend")),
         ("paper run trend --slot 2023-04-01T00:30", 2, ("slot", "close of a 1h bar")),
         ("paper replay trend --bars 0", 2, ("--bars",)),
+        ("parity trend", 2, ("no paper run of trend yet", "parity trend --replay")),
+        ("parity nope", 2, ("artefact", "one of trend")),
         ("kill --reason=", 2, ("reason", "in words")),
         ("reset", 2, ("--reason",)),
         ("frobnicate", 2, ("No such command",)),
@@ -112,13 +114,50 @@ def test_a_corrupted_month_is_named_and_nothing_is_computed(home: Path) -> None:
         ("backtest", "sma_trend", "--report", str(report)),
         ("promote", "other", "--strategy", "sma_trend", "--why", "x"),
         ("verify", "trend"),
-        ("parity", "trend", "--replay"),
     ):
         done = candlebook(*args)
         assert done.exit_code == 3, done.output
         assert "binance/BTCUSDT/1h" in done.stderr
         assert "2023-03.parquet" in done.stderr
     assert contents(home) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("fast: 20", "fast: 1", ("parameters.fast: SmaCrossover.fast", "from 2 to 1000, got 1")),
+        ("fast: 20", "fats: 20", ("parameters.fats: SmaCrossover.fats", "Did you mean fast?")),
+        ("fast: 20", "fast: 60", ("parameters: SmaCrossover.fast", "less than slow")),
+    ],
+)
+def test_a_parameter_of_a_file_is_that_files_mistake(
+    home: Path, old: str, new: str, said: tuple[str, ...]
+) -> None:
+    file = home / "params/strategies.yaml"
+    file.write_text(file.read_text().replace(old, new))
+    done = candlebook("backtest", "sma_trend")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: params/strategies.yaml: strategies.sma_trend.parameters")
+    assert all(part in done.stderr for part in said)
+    if new != "fats: 20":  # what the command line says in its place is right
+        assert document("backtest", "sma_trend", "--param", "fast=5")["parameters"]["fast"] == 5
+
+
+def test_parity_over_a_corrupted_month_is_about_the_candles(lived: Path) -> None:
+    file = lived / "data/history/binance/BTCUSDT/1h/2023-03.parquet"
+    file.write_bytes(file.read_bytes()[:-100])
+    done = candlebook("parity", "trend", "--replay")
+    assert done.exit_code == 3
+    assert "2023-03.parquet" in done.stderr
+
+
+def test_a_replay_beyond_what_is_stored_says_where_the_account_stands(lived: Path) -> None:
+    before = contents(lived)
+    done = candlebook("paper", "replay", "trend", "--bars", "2")
+    assert done.exit_code == 2
+    assert "trend has reached the last stored bar (2023-04-19T00:00Z)" in done.stderr
+    assert "history fetch" in done.stderr
+    assert contents(lived) == before
 
 
 def test_a_ledger_that_is_none_is_a_ledger_error(home: Path) -> None:
