@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from research.account import Account, Filters, Limits, Stops, TradingHours
+    from research.artefact import Artefact, load_artefact
     from research.backtesting import Backtest, backtest
     from research.candles import Candles, CandleSet, Gap
     from research.errors import CandlebookError
     from research.history import History
-    from research.promotion import Artefact, promote
+    from research.promotion import promote, reproduce, verify
     from research.report import candles_figure
     from research.search import Sweep, sweep
     from research.settings import Settings, load_settings
@@ -33,11 +34,12 @@ if TYPE_CHECKING:
 
 _HOME = {
     "research.account": ("Account", "Filters", "Limits", "Stops", "TradingHours"),
+    "research.artefact": ("Artefact", "load_artefact"),
     "research.backtesting": ("Backtest", "backtest"),
     "research.candles": ("CandleSet", "Candles", "Gap"),
     "research.errors": ("CandlebookError",),
     "research.history": ("History",),
-    "research.promotion": ("Artefact", "promote"),
+    "research.promotion": ("promote", "reproduce", "verify"),
     "research.report": ("candles_figure",),
     "research.search": ("Sweep", "sweep"),
     "research.settings": ("Settings", "load_settings"),
@@ -85,14 +87,17 @@ __all__ = [
     "candles_figure",
     "default_account",
     "load",
+    "load_artefact",
     "load_or_synthetic",
     "load_settings",
     "make_strategy",
     "param",
     "promote",
     "registry",
+    "reproduce",
     "sweep",
     "synthetic_candles",
+    "verify",
 ]
 
 

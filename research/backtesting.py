@@ -32,7 +32,7 @@ from research.blotter import (
     said_of,
     settled,
 )
-from research.candles import CandleSet, Ints, iso, require_sound, utc_ms
+from research.candles import Candles, CandleSet, Ints, iso, require_sound, utc_ms
 from research.engine import fold
 from research.errors import HistoryMissing, InputError
 from research.metrics import METRICS, Metrics, metrics_of, tally_log
@@ -45,7 +45,34 @@ from research.workspace import default_account
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["Backtest", "backtest", "require_tradable", "run_tape"]
+__all__ = [
+    "Backtest",
+    "account_for",
+    "as_candle_set",
+    "backtest",
+    "require_tradable",
+    "run_tape",
+]
+
+
+def as_candle_set(candles: object) -> CandleSet:
+    """What a run was given as its candles: a CandleSet as it is, one symbol's Candles as a set.
+
+    Raises InputError for anything else, saying how candles are made of it.
+    """
+    if isinstance(candles, CandleSet):
+        return candles
+    if isinstance(candles, Candles):
+        return CandleSet((candles,))
+    kind = type(candles).__name__
+    raise InputError(
+        field="candles",
+        value=candles if isinstance(candles, str) else f"a {kind}",
+        expected="a CandleSet, as load(...) returns it",
+        remedy="Candles.from_frame(symbol, timeframe, frame) takes a DataFrame."
+        if isinstance(candles, pd.DataFrame)
+        else 'load(["BTCUSDT"], "1h") reads them from the store.',
+    )
 
 
 def require_tradable(candles: CandleSet) -> None:
@@ -61,9 +88,41 @@ def require_tradable(candles: CandleSet) -> None:
     candles.require_gaps_accepted()
 
 
+def account_for(account: object, candles: CandleSet) -> Account:
+    """The account given, or that of the project's settings where it is None. Raises InputError."""
+    if account is None:
+        return default_account(candles.symbols)
+    if not isinstance(account, Account):
+        raise InputError(
+            field="account",
+            value=account,
+            expected="an Account",
+            remedy="Account(limits=Limits(...)) has limits of your own.",
+        )
+    return account
+
+
+def _require_instance(strategy: object) -> None:
+    if isinstance(strategy, Strategy):
+        return
+    if isinstance(strategy, type) and issubclass(strategy, Strategy):
+        name = strategy.__name__
+        raise InputError(
+            f"{name} is a class, not yet a strategy with its parameters",
+            field="strategy",
+            remedy=f"{name}() has the defaults; sweep({name}, ...) takes the class.",
+        )
+    raise InputError(
+        field="strategy",
+        value=strategy,
+        expected="a strategy such as SmaCrossover(fast=20, slow=50)",
+        remedy='make_strategy("sma_crossover", fast=20) makes one by its name.',
+    )
+
+
 def backtest(
     strategy: Strategy,
-    candles: CandleSet,
+    candles: CandleSet | Candles,
     account: Account | None = None,
     *,
     trade_from: str | int | None = None,
@@ -77,10 +136,13 @@ def backtest(
     by people; ``name`` is the account's name, which order ids are made of.
 
     Raises HistoryMissing for an empty series, CandlesRejected for unsound candles, GapNotAccepted
-    for a gap that nobody has accepted, InputError for a start that leaves nothing to trade.
+    for a gap that nobody has accepted, InputError for a start that leaves nothing to trade and for
+    what is no strategy, candles or account.
     """
+    candles = as_candle_set(candles)
+    _require_instance(strategy)
     require_tradable(candles)
-    account = account or default_account(candles.symbols)
+    account = account_for(account, candles)
     start = None if trade_from is None else utc_ms(trade_from)
     targets = tuple(compute_targets(strategy, one) for one in candles)
     tape = tape_of(candles, targets, interventions, start)

@@ -1,4 +1,4 @@
-"""The charts: plotly figures of a run, of candles and of a sweep.
+"""The charts: plotly figures of a run and of candles.
 
 Times on axes are UTC milliseconds, shares are fractions shown as percents, money is in quote
 currency. Nothing here computes what a run did; it only draws it.
@@ -16,28 +16,19 @@ import plotly.graph_objects as go
 
 from research.blotter import Fill, Trade
 from research.candles import Candles, Floats, Ints
-from research.chart_theme import PERCENTS, TEMPLATE, THEME, Chart, format_metric, thinned
-from research.errors import InputError, UnknownNameError
-from research.metrics import METRICS
+from research.chart_theme import TEMPLATE, THEME, Chart, thinned
 from research.report_tables import buy_and_hold
 from research.strategy import Action
 
 if TYPE_CHECKING:
     from research.backtesting import Backtest
 
-__all__ = ["candles_figure", "run_figure", "sweep_heatmap"]
+__all__ = ["candles_figure", "run_figure"]
 
 _POINTS: Final = 4_000
 _CANDLESTICKS: Final = 400
 _MARKS: Final = 1_000
 _EXPOSURES: Final = 240
-
-_LESS_IS_BETTER: Final = {"max_drawdown", "turnover", "fees_paid"}
-# Where a metric changes from bad to good: there its heatmap is pale.
-_PIVOTS: Final = {"total_return": 0.0, "cagr": 0.0, "sharpe": 0.0, "sortino": 0.0} | {
-    "profit_factor": 1.0
-}
-_DIVERGING: Final = [[0.0, THEME.loss], [0.5, "#F4F1EC"], [1.0, THEME.strategy]]
 
 
 def run_figure(run: Backtest) -> Chart:
@@ -127,77 +118,6 @@ def candles_figure(
         yaxis={"tickformat": ",~r"},
     )
     return figure
-
-
-def sweep_heatmap(frame: pd.DataFrame, x: str, y: str, metric: str) -> Chart:
-    """A metric over two parameters of a sweep; the best cell is framed.
-
-    ``frame`` has the parameters as levels of its index and metrics as columns. Over any further
-    parameter the median is shown. Raises UnknownNameError for a name that the frame lacks and
-    InputError where ``x`` and ``y`` are the same.
-    """
-    levels = [str(name) for name in frame.index.names]
-    _require_known("metric", metric, [str(name) for name in frame.columns])
-    _require_known("x", x, levels)
-    _require_known("y", y, levels)
-    if x == y:
-        raise InputError(field="y", value=y, expected=f"a parameter other than x ({x})")
-    grid = frame[metric].groupby(level=[y, x]).median().unstack(x)
-    values = grid.to_numpy(float)
-    across, down = [str(one) for one in grid.columns], [str(one) for one in grid.index]
-    texts = [[format_metric(metric, value) for value in row] for row in values]
-    pivot = _PIVOTS.get(metric)
-    shades = (
-        {"colorscale": "Cividis", "reversescale": metric in _LESS_IS_BETTER}
-        if pivot is None
-        else {"colorscale": _DIVERGING}
-    )
-    figure = Chart(
-        go.Heatmap(
-            x=across, y=down, z=values, zmid=pivot, text=texts, xgap=1, ygap=1, **shades,
-            texttemplate="%{text}" if values.size <= 150 else None,
-            colorbar={"tickformat": ".0%" if metric in PERCENTS else ",~r", "thickness": 12},
-            hovertemplate=f"{escape(x)} %{{x}}<br>{escape(y)} %{{y}}<br>%{{text}}<extra></extra>",
-        )
-    )  # fmt: skip
-    label = METRICS[metric][0] if metric in METRICS else metric
-    title = escape(label)
-    others = [name for name in levels if name not in (x, y)]
-    if others:
-        title += f", median over {escape(', '.join(others))}"
-    best = _best_cell(values, metric)
-    if best is not None:
-        row, column = best
-        where = f"{escape(x)} {across[column]}, {escape(y)} {down[row]}"
-        title += f"<br><sup>best {texts[row][column]} at {where}</sup>"
-        figure.add_shape(
-            type="rect", x0=column - 0.5, x1=column + 0.5, y0=row - 0.5, y1=row + 0.5,
-            line={"color": "#000000", "width": 2},
-        )  # fmt: skip
-    figure.update_layout(
-        template=TEMPLATE,
-        title={"text": title, "font": {"size": 15}, "x": 0.01},
-        height=max(320, min(760, 150 + 26 * len(down))),
-        margin={"t": 70},
-        xaxis={"type": "category", "title": escape(x), "showgrid": False},
-        yaxis={"type": "category", "title": escape(y), "showgrid": False},
-    )
-    return figure
-
-
-def _best_cell(values: Floats, metric: str) -> tuple[int, int] | None:
-    if not np.isfinite(values).any():
-        return None
-    judged = -values if metric in _LESS_IS_BETTER else values
-    row, column = np.unravel_index(
-        np.argmax(np.where(np.isfinite(judged), judged, -np.inf)), values.shape
-    )
-    return int(row), int(column)
-
-
-def _require_known(field: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        raise UnknownNameError(field=field, value=name, expected=f"one of {', '.join(known)}")
 
 
 def _is_wide(run: Backtest) -> bool:

@@ -1,8 +1,8 @@
 """How a run shows itself: as text in a terminal, as HTML in a notebook, as a page on disk.
 
-The charts come from research/charts.py, the page from research/report_page.py; this is their door.
-Nothing here computes a figure. Fractions are shown as percents, times are UTC, money is in quote
-currency.
+The charts come from research/charts.py and sweep_charts.py, the page from report_page.py; this is
+their door. Nothing here computes a figure. Fractions are shown as percents, times are UTC, money is
+in quote currency.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from research.chart_theme import THEME, format_metric, thinned
-from research.charts import candles_figure, run_figure, sweep_heatmap
+from research.charts import candles_figure, run_figure
 from research.durable import write_whole
 from research.errors import InputError
 from research.metrics import METRICS
 from research.report_page import render_page
 from research.report_tables import buy_and_hold, costs_of, figures_of, refusals, window_of
+from research.sweep_charts import sweep_heatmap, sweep_line
 from research.synthetic import SYNTHETIC_NOTICE
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "run_html",
     "run_text",
     "sweep_heatmap",
+    "sweep_line",
     "write_report",
 ]
 

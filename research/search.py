@@ -19,17 +19,22 @@ from tqdm.auto import tqdm
 
 from research import metrics
 from research.account import Account
-from research.backtesting import Backtest, backtest, require_tradable
-from research.candles import CandleSet, utc_ms
+from research.backtesting import (
+    Backtest,
+    account_for,
+    as_candle_set,
+    backtest,
+    require_tradable,
+)
+from research.candles import Candles, CandleSet, utc_ms
 from research.compiled import compile_kernel
 from research.engine import KERNEL_MODULES, step
-from research.errors import ParameterError
-from research.metrics import Metrics, Tally, metrics_of, opening_tally, tally_bar
+from research.errors import InputError, ParameterError
+from research.metrics import METRICS, Metrics, Tally, metrics_of, opening_tally, tally_bar
 from research.risk import Rules, rules_for
 from research.state import Log, State, as_arrays, clear_row, new_log, opening_state
 from research.strategy import Strategy, bounded, compute_targets
 from research.tape import Tape, tape_of
-from research.workspace import default_account
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -39,7 +44,7 @@ __all__ = ["Sweep", "sweep"]
 
 def sweep(
     strategy: type[Strategy],
-    candles: CandleSet,
+    candles: CandleSet | Candles,
     account: Account | None = None,
     *,
     trade_from: str | int | None = None,
@@ -51,11 +56,13 @@ def sweep(
     Combinations that break a rule between parameters (``fast < slow``) are left out and counted in
     ``skipped``. ``progress`` None shows a bar on a terminal or in a notebook only.
 
-    Raises ParameterError for an unknown parameter, a value out of bounds, an empty grid, and what
-    ``backtest`` raises for the candles.
+    Raises ParameterError for an unknown parameter, a value out of bounds, an empty grid,
+    InputError for what is no class of strategies, and what ``backtest`` raises for the candles.
     """
+    candles = as_candle_set(candles)
+    _require_class(strategy)
     require_tradable(candles)
-    account = account or default_account(candles.symbols)
+    account = account_for(account, candles)
     start = None if trade_from is None else utc_ms(trade_from)
     values = _grid_values(strategy, grid)
     chosen = list(_combinations(strategy, values))
@@ -73,14 +80,22 @@ def sweep(
         [tuple(one.parameters()[name] for name in values) for one in chosen], names=list(values)
     )
     total = int(np.prod([len(v) for v in values.values()]))
-    frame = pd.DataFrame(rows, index=index, columns=list(Metrics._fields))
+    frame = pd.DataFrame(
+        [[*figures, halted] for figures, halted in rows],
+        index=index,
+        columns=[*Metrics._fields, "halted"],
+    )
     return Sweep(strategy, candles, account, start, tuple(chosen), frame, total - len(chosen))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sweep:
-    """The result of a sweep. ``frame`` has a row a combination, indexed by its parameters, and a
-    column a figure; ``skipped`` counts combinations that the strategy does not allow."""
+    """The result of a sweep.
+
+    ``frame`` has a row a combination, indexed by its parameters, and a column a figure; the last
+    column, ``halted``, says whether the kill switch tripped during the run. ``skipped`` counts
+    combinations that the strategy does not allow.
+    """
 
     strategy: type[Strategy]
     candles: CandleSet
@@ -99,9 +114,9 @@ class Sweep:
         Of equals the first in the grid's order. Raises ParameterError for an unknown metric, or
         where no row has a value for it.
         """
-        if metric not in self.frame.columns:
+        if metric not in METRICS:
             raise ParameterError(
-                field="metric", value=metric, expected=f"one of {', '.join(self.frame.columns)}"
+                field="metric", value=metric, expected=f"one of {', '.join(METRICS)}"
             )
         scores = self.frame[metric].to_numpy(np.float64)
         if np.isnan(scores).all():
@@ -122,23 +137,46 @@ class Sweep:
     def heatmap(
         self, metric: str = "sharpe", x: str | None = None, y: str | None = None
     ) -> go.Figure:
-        """``metric`` over two parameters, the first two of the grid unless named."""
-        from research.report import sweep_heatmap
+        """``metric`` over two parameters, the first two of the grid unless named.
+
+        Crosses mark runs that the kill switch halted. A grid of one parameter gives a line.
+        Raises UnknownNameError for a metric or parameter that there is not.
+        """
+        from research.report import sweep_heatmap, sweep_line
 
         names = [str(name) for name in self.frame.index.names]
-        return sweep_heatmap(self.frame, x or names[0], y or names[-1], metric)
+        if len(names) == 1 and {x, y} <= {None, *names}:
+            return sweep_line(self.frame, metric)
+        across = x or next(name for name in names if name != y)
+        down = y or next((name for name in names if name != across), across)
+        return sweep_heatmap(self.frame, across, down, metric)
 
     def __repr__(self) -> str:
         best = self.best() if self.frame["sharpe"].notna().any() else None
         return (
             f"Sweep({self.strategy.__name__}: {len(self):,} runs on "
             f"{', '.join(self.candles.symbols)} {self.candles.timeframe}, {self.skipped} skipped, "
-            f"best by Sharpe ratio {best!r})"
+            f"{int(self.frame['halted'].sum())} halted, best by Sharpe ratio {best!r})"
         )
 
     def _repr_html_(self) -> str:
         top = self.frame.sort_values("sharpe", ascending=False).head(10)
         return f"<p>{self!r}</p>{top.to_html(float_format='{:.4g}'.format)}"
+
+
+def _require_class(strategy: object) -> None:
+    if isinstance(strategy, type) and issubclass(strategy, Strategy):
+        return
+    remedy = 'strategy_class("sma_crossover") finds one by its name.'
+    if isinstance(strategy, Strategy):
+        name = strategy.name
+        remedy = f"sweep({name}, candles, ...) varies it; backtest takes {strategy!r}."
+    raise InputError(
+        field="strategy",
+        value=strategy,
+        expected="a class of strategies, such as SmaCrossover",
+        remedy=remedy,
+    )
 
 
 def _silent(progress: bool | None) -> bool | None:
@@ -175,26 +213,26 @@ def _combinations(
 
 def _figures(
     strategy: Strategy, candles: CandleSet, account: Account, start: int | None
-) -> Metrics:
-    """The figures of one combination, without a log."""
+) -> tuple[Metrics, bool]:
+    """The figures of one combination, without a log, and whether it was halted."""
     targets = [compute_targets(strategy, one) for one in candles]
     tape = tape_of(candles, targets, (), start)
-    tally = _compiled_run()(
+    tally, tripped = _compiled_run()(
         as_arrays(opening_state(account.initial_cash, len(candles))),
         tape,
         as_arrays(rules_for(account, candles.symbols)),
         new_log(1, len(candles)),
         as_arrays(opening_tally(account.initial_cash, len(candles))),
     )
-    return metrics_of(tally, account.initial_cash, candles.bar_ms)
+    return metrics_of(tally, account.initial_cash, candles.bar_ms), bool(tripped)
 
 
-def _run(state: State, tape: Tape, rules: Rules, log: Log, tally: Tally) -> Tally:
+def _run(state: State, tape: Tape, rules: Rules, log: Log, tally: Tally) -> tuple[Tally, bool]:
     for t in range(len(tape.close_time)):
         clear_row(log, 0)
         state = step(state, tape, t, rules, log, 0)
         tally = tally_bar(tally, log, 0, rules)
-    return tally
+    return tally, state.tripped  # nobody resets the switch in a sweep
 
 
 @cache

@@ -36,20 +36,27 @@ def default_account(symbols: Sequence[str]) -> Account:
     return load_settings().account(symbols)
 
 
+def _names(symbols: str | Sequence[str] | None, settings: Settings) -> tuple[str, ...]:
+    if symbols is None:
+        return tuple(settings.enabled)
+    return (symbols,) if isinstance(symbols, str) else tuple(symbols)
+
+
 def load(
-    symbols: Sequence[str] | None = None,
+    symbols: str | Sequence[str] | None = None,
     timeframe: str | None = None,
     start: str | int | datetime | None = None,
     end: str | int | datetime | None = None,
 ) -> CandleSet:
     """Candles from the project's store, opens in ``[start, end)``, UTC.
 
-    ``symbols`` and ``timeframe`` default to those of the settings. Raises HistoryMissing where the
+    ``symbols`` (one, or several in the order in which cash is shared) and ``timeframe`` default to
+    those of the settings. Raises HistoryMissing where the
     store has none, CorruptHistory where its files are not what was written.
     """
     settings = load_settings()
     return history_of(settings).load(
-        settings.enabled if symbols is None else symbols,
+        _names(symbols, settings),
         timeframe or settings.timeframe,
         start,
         end,
@@ -58,7 +65,7 @@ def load(
 
 
 def load_or_synthetic(
-    symbols: Sequence[str] | None = None,
+    symbols: str | Sequence[str] | None = None,
     timeframe: str | None = None,
     start: str | int | datetime | None = None,
     end: str | int | datetime | None = None,
@@ -71,7 +78,7 @@ def load_or_synthetic(
         return load(symbols, timeframe, start, end)
     except HistoryMissing as missing:
         settings = load_settings()
-        names = settings.enabled if symbols is None else tuple(symbols)
+        names = _names(symbols, settings)
         store = history_of(settings)
         stored = {one.series.symbol for one in store.inventory()}
         if stored & set(names):

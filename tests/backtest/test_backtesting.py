@@ -110,6 +110,37 @@ def test_a_start_after_the_last_close_leaves_nothing_to_trade() -> None:
         backtest(QUICK, candles, Account(), trade_from="soon")
 
 
+@pytest.mark.parametrize(
+    ("part", "given", "words"),
+    [
+        ("strategy", SmaCrossover, r"strategy: SmaCrossover is a class.*SmaCrossover\(\) has the"),
+        ("strategy", "sma_crossover", r'expected a strategy such as.*make_strategy\("sma_cross'),
+        ("strategy", int, "expected a strategy such as"),
+        ("candles", "BTCUSDT", r'candles: expected a CandleSet.*got "BTCUSDT".*load\(\["BTCUSDT'),
+        ("candles", pd.DataFrame({"close": [1.0]}), r"got .a DataFrame.*Candles\.from_frame"),
+        ("candles", list(made_up(9)), "got .a list"),
+        ("candles", None, "candles: expected a CandleSet"),
+        ("account", Limits(), "account: expected an Account"),
+        ("account", {"fee_rate": 0.0}, "account: expected an Account"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_told_apart_at_the_door(
+    part: str, given: object, words: str
+) -> None:
+    right = {"strategy": QUICK, "candles": made_up(50), "account": Account()}
+    with pytest.raises(InputError, match=words) as caught:
+        backtest(**{**right, part: given})  # type: ignore[arg-type]
+    assert caught.value.field == part
+    assert len(str(caught.value)) < 300
+
+
+def test_one_symbols_candles_are_a_set_of_one() -> None:
+    one = made_up(200).series[0]
+    run = backtest(QUICK, one, Account(limits=WIDE))
+    assert run.symbols == (one.symbol,)
+    assert run.digest() == backtest(QUICK, CandleSet((one,)), Account(limits=WIDE)).digest()
+
+
 def test_without_an_account_the_project_s_settings_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANDLEBOOK_HOME", str(ROOT))
     run = backtest(QUICK, made_up(100))

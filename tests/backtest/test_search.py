@@ -11,7 +11,7 @@ import pytest
 from research.account import Account, Limits, Stops
 from research.backtesting import backtest
 from research.candles import COLUMNS, Candles, CandleSet, utc_ms
-from research.errors import GapNotAccepted, ParameterError
+from research.errors import GapNotAccepted, InputError, ParameterError, UnknownNameError
 from research.history import History
 from research.metrics import Metrics
 from research.search import sweep
@@ -57,7 +57,7 @@ def test_trade_from_is_the_backtests(candles: CandleSet) -> None:
     start = int(candles.clock()[1_000])
     found = sweep(SmaCrossover, candles, BUSY, trade_from=start, fast=[5], slow=[50])
     alone = backtest(SmaCrossover(5, 50), candles, BUSY, trade_from=start).metrics
-    assert all(same(v, getattr(alone, k)) for k, v in found.frame.iloc[0].items())  # type: ignore[call-overload]
+    assert all(same(found.frame[k].iloc[0], v) for k, v in alone._asdict().items())
 
 
 def test_a_sweep_that_charged_no_fee_would_be_noticed(candles: CandleSet) -> None:
@@ -106,6 +106,74 @@ def test_a_gap_that_nobody_accepted_stops_a_sweep(candles: CandleSet, tmp_path: 
     holed = CandleSet((_without(first, 500), *candles.series[1:]))
     with pytest.raises(GapNotAccepted, match="AAAUSDT 1h"):
         sweep(SmaCrossover, holed, BUSY, fast=[3], slow=[10])
+
+
+def test_a_row_is_halted_where_its_backtest_is(candles: CandleSet) -> None:
+    strict = Account(limits=Limits(max_position_pct=30, max_drawdown_pct=25))
+    found = sweep(SmaCrossover, candles, strict, fast=[3, 7, 15, 40], slow=[10, 30, 90])
+    alone = [backtest(one, candles, strict).halted_at is not None for one in found.strategies]
+    assert found.frame["halted"].tolist() == alone
+    assert 0 < sum(alone) < len(alone)
+    assert f"{sum(alone)} halted" in repr(found)
+    unarmed = strict.model_copy(
+        update={"limits": Limits(max_position_pct=30, max_drawdown_pct=25, kill_switch_armed=False)}
+    )
+    assert not sweep(SmaCrossover, candles, unarmed, fast=[3], slow=[10]).frame["halted"].any()
+
+
+def test_halted_is_no_metric(candles: CandleSet) -> None:
+    found = sweep(SmaCrossover, candles, BUSY, fast=[3], slow=[10])
+    with pytest.raises(ParameterError, match="metric: expected one of total_return"):
+        found.best("halted")
+    with pytest.raises(UnknownNameError, match="metric: expected one of total_return"):
+        found.heatmap("halted")
+
+
+def test_a_heatmap_takes_the_first_two_parameters_unless_told(candles: CandleSet) -> None:
+    found = sweep(
+        RsiReversal, candles, BUSY, window=[7, 14], oversold=[20.0, 30.0], overbought=[70.0, 80.0]
+    )
+    for named, axes in (
+        ({}, ("window", "oversold")),
+        ({"x": "oversold"}, ("oversold", "window")),
+        ({"y": "window"}, ("oversold", "window")),
+        ({"y": "overbought"}, ("window", "overbought")),
+    ):
+        layout = found.heatmap("sharpe", **named).layout
+        assert (layout.xaxis.title.text, layout.yaxis.title.text) == axes
+
+
+def test_a_sweep_of_one_parameter_draws_a_line(candles: CandleSet) -> None:
+    found = sweep(SmaCrossover, candles, BUSY, fast=[15, 3, 7])
+    figure = found.heatmap("total_return")
+    assert list(figure.data[0].x) == [3.0, 7.0, 15.0]
+    np.testing.assert_array_equal(
+        figure.data[0].y, found.frame["total_return"].to_numpy()[[1, 2, 0]]
+    )
+    with pytest.raises(UnknownNameError, match="x: expected one of fast"):
+        found.heatmap(x="slow")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (SmaCrossover(3, 10), r"backtest takes SmaCrossover\(fast=3, slow=10\)"),
+        ("sma_crossover", "expected a class of strategies"),
+        (int, "expected a class of strategies"),
+    ],
+)
+def test_a_sweep_takes_a_class(candles: CandleSet, given: object, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        sweep(given, candles, BUSY, fast=[3])  # type: ignore[arg-type]
+
+
+def test_one_symbols_candles_are_a_set_of_one(candles: CandleSet) -> None:
+    one = candles.series[0]
+    left = sweep(SmaCrossover, one, BUSY, fast=[3], slow=[10])
+    right = sweep(SmaCrossover, CandleSet((one,)), BUSY, fast=[3], slow=[10])
+    assert left.frame.equals(right.frame)
+    with pytest.raises(InputError, match=r"candles: expected a CandleSet.*from_frame"):
+        sweep(SmaCrossover, one.frame(), BUSY, fast=[3], slow=[10])  # type: ignore[arg-type]
 
 
 def _without(one: Candles, row: int) -> Candles:

@@ -32,6 +32,7 @@ from research.report import (
     run_html,
     run_text,
     sweep_heatmap,
+    sweep_line,
     write_report,
 )
 from research.report_tables import (
@@ -428,6 +429,40 @@ def test_less_drawdown_is_better(grid: pd.DataFrame) -> None:
 
 def test_a_heatmap_without_any_value_frames_nothing(grid: pd.DataFrame) -> None:
     assert not sweep_heatmap(grid * math.nan, "fast", "slow", "sharpe").layout.shapes
+
+
+def test_halted_cells_are_crossed_and_it_says_so(grid: pd.DataFrame) -> None:
+    plain = sweep_heatmap(grid.assign(halted=False), "fast", "slow", "sharpe")
+    assert "×" not in plain.to_json()
+    assert "×" not in sweep_heatmap(grid, "fast", "slow", "sharpe").to_json()
+    halts = [False, True, False, False, True]  # one of two runs of a cell is enough
+    figure = sweep_heatmap(grid.assign(halted=halts), "fast", "slow", "sharpe")
+    texts = [list(row) for row in figure.data[0].text]
+    assert texts == [["2.00 ×", "-1.00"], ["0.50", "– ×"]]
+    assert "× halted: the kill switch tripped" in figure.layout.title.text
+    assert "best 2.00 at fast 5, slow 20" in figure.layout.title.text
+
+
+def test_a_grid_too_large_for_figures_is_crossed_by_marks() -> None:
+    index = pd.MultiIndex.from_product([range(20), range(10)], names=["a", "b"])
+    frame = pd.DataFrame({"sharpe": 1.0, "halted": False}, index)
+    frame.loc[(3, 4), "halted"] = True
+    heat, crosses = sweep_heatmap(frame, "a", "b", "sharpe").data
+    assert heat.texttemplate is None
+    assert (crosses.x, crosses.y) == (("3",), ("4",))
+
+
+def test_one_parameter_is_a_line_with_its_best_point_and_its_halts() -> None:
+    index = pd.MultiIndex.from_tuples([(30,), (10,), (20,)], names=["fast"])
+    frame = pd.DataFrame({"max_drawdown": [0.3, 0.1, 0.2], "halted": [True, False, False]}, index)
+    figure = sweep_line(frame, "max_drawdown")
+    line = figure.data[0]
+    assert (line.x, list(line.y)) == ((10.0, 20.0, 30.0), [0.1, 0.2, 0.3])
+    assert line.marker.symbol == ("circle", "circle", "x")
+    assert line.marker.size == (11, 7, 7)
+    assert "best 10.00% at fast 10; × halted" in figure.layout.title.text
+    with pytest.raises(UnknownNameError, match="metric"):
+        sweep_line(frame, "halted")
 
 
 @pytest.mark.parametrize(
