@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from research.candles import CandleSet
-from research.errors import HistoryMissing
 from research.exchange import MarketData
-from research.history import History
+from research.fetching import top_up
+from research.history import History, Series
 
 __all__ = ["ExchangeFeed", "Feed", "ReplayFeed"]
 
@@ -59,7 +59,9 @@ class ExchangeFeed:
 
     def closed(self, now: int) -> CandleSet:
         for symbol in self.symbols:
-            self._refresh(symbol, now)
+            series = Series(self.exchange, symbol, self.timeframe)
+            for _ in top_up(self.history, self.market, series, (self.start, now), now):
+                pass  # each page is stored as it comes
         stored = self.history.load(self.symbols, self.timeframe, self.start, exchange=self.exchange)
         return stored.closed_by(now)
 
@@ -70,14 +72,3 @@ class ExchangeFeed:
             if seen is not None and seen[0] <= now:
                 opens[symbol] = seen
         return opens
-
-    def _refresh(self, symbol: str, now: int) -> None:
-        try:
-            manifest = self.history.manifest(self.exchange, symbol, self.timeframe)
-            since = manifest.months[
-                -1
-            ].last  # fetched once more, so that a restated candle is noticed
-        except HistoryMissing:
-            since = self.start
-        for page in self.market.closed_candles(symbol, self.timeframe, since, now):
-            self.history.append(self.exchange, page, self.exchange, now)

@@ -7,7 +7,7 @@ clears that too. A ledger that cannot be read stops everything: there is no answ
 
 from __future__ import annotations
 
-import getpass
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from live.ledger import Ledger, read, tables, write
 from research.candles import iso
 from research.errors import InputError
+from research.settings import user_name
 from research.tape import Intervention, Move
 
 __all__ = ["SwitchStatus", "kill", "reset", "switch_status"]
@@ -23,10 +24,14 @@ __all__ = ["SwitchStatus", "kill", "reset", "switch_status"]
 
 @dataclass(frozen=True)
 class SwitchStatus:
-    """``tripped`` by a person; ``last`` move; accounts that tripped by themselves."""
+    """``tripped`` by a person, by the ``last`` move that holds; ``planned`` are later ones.
+
+    ``tripped_accounts`` are those that tripped by themselves, at their drawdown limit.
+    """
 
     tripped: bool
     last: Intervention
+    planned: tuple[Intervention, ...]
     tripped_accounts: tuple[str, ...]
 
 
@@ -59,19 +64,17 @@ def _move(
         raise InputError(field="reason", value=reason, expected="a reason, in words")
     with ledger.writing() as conn:
         marked, moved = _latest(conn, tables.metrics), _latest(conn, tables.interventions)
-        decided = marked if move is Move.KILL else max(marked, moved)
-        if at is not None and at <= decided and move is Move.RESET:
+        if at is not None and at <= marked and move is Move.RESET:
             raise InputError(
                 field="--at",
                 value=iso(at),
-                expected=f"a time after {iso(decided)}, which is decided already",
+                expected=f"a time after {iso(marked)}, which is decided already",
             )
-        effective = max(now if at is None else at, decided + 1)
-        # A kill neither waits for a reset that is still to come nor is undone by it.
-        for moment in sorted({effective, max(effective, moved)}):
-            write.add_intervention(
-                conn, moment, move, reason.strip(), who or getpass.getuser(), now
-            )
+        effective = max(now if at is None else at, marked + 1)
+        # A kill is not undone by a reset that is still to come; a planned kill outlives a reset.
+        moments = {effective, max(effective, moved)} if move is Move.KILL else {effective}
+        for moment in sorted(moments):
+            write.add_intervention(conn, moment, move, reason.strip(), who or user_name(), now)
     return effective
 
 
@@ -81,9 +84,28 @@ def _latest(conn: Connection, table: sa.Table) -> int:
     return -1 if latest is None else int(latest)
 
 
-def switch_status(conn: Connection) -> SwitchStatus:
-    """Where the switch stands after everything that people did to it."""
+def switch_status(conn: Connection, now: int) -> SwitchStatus:
+    """Where the switch stands at ``now`` (UTC milliseconds), and what is planned after it."""
     moves = read.interventions(conn)
-    last = moves[-1]
-    own = tuple(row.account for row in read.accounts(conn) if row.engine.tripped)
-    return SwitchStatus(last.move is Move.KILL, last, own)
+    past = [move for move in moves if move.at <= now] or moves[:1]
+    planned = tuple(move for move in moves if move.at > now and move is not past[-1])
+    own = tuple(
+        row.account
+        for row in read.accounts(conn)
+        if row.engine.tripped and not _killed_by(moves, _last_mark(conn, row.account))
+    )
+    return SwitchStatus(past[-1].move is Move.KILL, past[-1], planned, own)
+
+
+def _killed_by(moves: Sequence[Intervention], close: int) -> bool:
+    """Whether people had the switch tripped at ``close``."""
+    reached = [move for move in moves if move.at <= close]
+    return bool(reached) and reached[-1].move is Move.KILL
+
+
+def _last_mark(conn: Connection, account: str) -> int:
+    table = tables.metrics
+    last = conn.execute(
+        sa.select(sa.func.max(table.c.at)).where(table.c.account == account)
+    ).scalar()
+    return -1 if last is None else int(last)

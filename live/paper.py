@@ -21,7 +21,7 @@ from live.session import Progress, Session, advance
 from research.candles import iso, timeframe_ms, utc_ms
 from research.errors import InputError, PromotionError
 from research.exchange import MarketData
-from research.promotion import Artefact, load_artefact, verify
+from research.promotion import Artefact, load_artefact, require_unchanged
 from research.settings import Settings, load_settings
 from research.workspace import history_of, promoted_folder
 
@@ -151,9 +151,10 @@ class SlotReport:
 
     def limits(self) -> pd.DataFrame:
         """How much of each risk limit is used, in the limit's own unit."""
-        limits, last = self.artefact.account.limits, self.tables["metrics"].iloc[-1]
-        if limits is None:
+        limits, marks = self.artefact.account.limits, self.tables["metrics"]
+        if limits is None or marks.empty:
             return pd.DataFrame(columns=["used", "limit"])
+        last = marks.sort_values("at").iloc[-1]
         held = self.tables["positions"]
         largest = held["value"].max() / last["equity"] * 100
         rows: dict[str, tuple[float, Any]] = {
@@ -173,21 +174,27 @@ def run_slot(
 ) -> SlotReport:
     """Bring the promoted strategy ``name`` up to ``slot``, the UTC close of a bar.
 
-    Raises ArtefactTampered or ArtefactExpired where it must not run, ExchangeError where the
-    market cannot be reached, and what ``live.session.advance`` raises. Called again for a slot
-    that is done, it changes nothing.
+    In paper mode bars that have closed since are caught up as well. Once the artefact has expired
+    only exits are decided. Called again for a slot that is done, it changes nothing.
+
+    Raises ArtefactTampered where it must not run, ExchangeError where the market cannot be
+    reached, and what ``live.session.advance`` raises.
     """
     settings = settings or load_settings()
     artefact = artefact_of(name, settings)
     moment = require_slot(artefact.market.timeframe, slot)
-    now = moment + SHOWN_AFTER_MS if mode == "replay" else wall_clock()
-    if moment > now:
-        raise InputError(field="slot", value=iso(moment), expected=f"a close up to now, {iso(now)}")
     ledger = open_books(settings, mode)
     try:
+        now = wall_clock()
+        if mode == "replay":  # the clock of a replay is its slot, and never runs backwards
+            now = max(moment, books_now(ledger, mode)) + SHOWN_AFTER_MS
+        if moment > now:
+            raise InputError(
+                field="slot", value=iso(moment), expected=f"a close up to now, {iso(now)}"
+            )
         feed = feed_for(artefact, settings, mode)
         candles = feed.closed(now)
-        verify(artefact, candles, wall_clock())
+        require_unchanged(artefact, candles)
         progress = advance(Session(ledger, artefact, feed, mode), candles, now, moment)
         parity = compare(ledger, artefact, candles)
         with ledger.reading() as conn:

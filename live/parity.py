@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,7 +125,7 @@ def compare(ledger: Ledger, artefact: Artefact, candles: CandleSet) -> Parity:
     twin = _twin(run, *_open_after(run, account, candles), account)
     restated = _restated(plan, marks)
     differences = [*restated, *_marks(run, marks), *_rows(paper, twin, account)]
-    differences.sort(key=lambda one: (one.at, _STAGES.index(one.stage)))
+    differences.sort(key=_by_time)
     compared = {
         "signals": len(twin.decisions),
         "orders": len(twin.orders),
@@ -150,6 +150,11 @@ def require_parity(parity: Parity) -> None:
 
 
 _STAGES = ("candles", "signals", "orders", "fills", "trades", "marks", "positions", "state")
+
+
+def _by_time(one: Difference) -> tuple[bool, int, int]:
+    """By time and then by stage; where the account stands now comes after how it got there."""
+    return one.stage in ("positions", "state"), one.at, _STAGES.index(one.stage)
 
 
 @dataclass(frozen=True)
@@ -227,33 +232,40 @@ _MARKED = ("cash", "equity", "peak", "day_base", "tripped")
 
 
 def _rows(paper: _Books, twin: _Books, account: AccountRow) -> Iterable[Difference]:
-    keyed: dict[str, Callable[[_Books], dict[Any, dict[str, Any]]]] = {
-        "signals": lambda books: {
-            (one.signal.timestamp, one.signal.symbol): {
-                **dataclasses.asdict(one.signal), "target": one.target, "code": one.code,
-            }
+    now = account.cursor[0] if account.cursor else account.trade_from
+    left, right = _keyed(paper, now), _keyed(twin, now)
+    for stage in left:
+        for key in sorted({*left[stage], *right[stage]}):
+            rows = left[stage].get(key), right[stage].get(key)
+            yield from _fields(key[0], key[1], stage, *rows)
+
+
+Keyed = dict[tuple[Any, ...], dict[str, Any]]
+
+
+def _keyed(books: _Books, now: int) -> dict[str, Keyed]:
+    """The rows of each stage by (time, symbol, ...)."""
+    return {
+        "signals": {
+            (one.signal.timestamp, one.signal.symbol): dataclasses.asdict(one.signal)
+            | {"target": one.target, "code": one.code}
             for one in books.decisions
         },
-        "orders": lambda books: {
+        "orders": {
             (one.decided_at, one.symbol, one.order_id): dataclasses.asdict(one)
             | {"last_event": books.events.get(one.order_id)}
             for one in books.orders
         },
-        "fills": lambda books: _numbered(((one.at, one.symbol, one.order_id), one) for one in books.fills),
-        "trades": lambda books: _numbered(((one.closed_at, one.symbol), one) for one in books.trades),
-        "positions": lambda books: _numbered(((now, one.symbol), one) for one in books.positions),
-        "state": lambda books: {(now, ""): books.state._asdict()},
-    }  # fmt: skip
-    now = account.cursor[0] if account.cursor else account.trade_from
-    for stage, of in keyed.items():
-        left, right = of(paper), of(twin)
-        for key in sorted({*left, *right}):
-            yield from _fields(key[0], key[1], stage, left.get(key), right.get(key))
+        "fills": _numbered([((one.at, one.symbol, one.order_id), one) for one in books.fills]),
+        "trades": _numbered([((one.closed_at, one.symbol), one) for one in books.trades]),
+        "positions": _numbered([((now, one.symbol), one) for one in books.positions]),
+        "state": {(now, ""): books.state._asdict()},
+    }
 
 
-def _numbered(rows: Iterable[tuple[tuple[Any, ...], Any]]) -> dict[Any, dict[str, Any]]:
-    """Rows by their key and their place among those of the same key, so that a doubled one shows."""
-    numbered: dict[Any, dict[str, Any]] = {}
+def _numbered(rows: Sequence[tuple[tuple[Any, ...], Any]]) -> Keyed:
+    """Rows by their key and their place among those of that key, so that a doubled one shows."""
+    numbered: Keyed = {}
     seen: Counter[tuple[Any, ...]] = Counter()
     for key, row in rows:
         numbered[(*key, seen[key])] = dataclasses.asdict(row)

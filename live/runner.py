@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from live.ledger import Ledger, read, tables
 from live.paper import MODES, artefact_of, feed_for, open_books, require_slot, wall_clock
-from research.candles import iso, timeframe_ms
+from research.candles import iso, timeframe_ms, utc_ms
 from research.durable import sync_folder, write_whole
 from research.errors import Busy, InputError, RunFailed
 from research.promotion import Artefact
@@ -39,7 +39,11 @@ LONGEST_SOCKET_FOLDER = 55
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one slot. ``status``: done, already done, failed; ``folder`` holds its files."""
+    """One run of one slot; ``folder`` holds its files.
+
+    ``status`` is ``done``, ``already done``, ``failed``, or ``waiting`` where the notebook ran but
+    the slot could not be decided yet: a candle is missing, and the next run tries again.
+    """
 
     account: str
     slot: int
@@ -99,18 +103,22 @@ def _run_locked(artefact: Artefact, slot: int, mode: str, settings: Settings, ho
         folder.mkdir(exist_ok=True)
         started = time.monotonic()
         attempt = _begin(ledger, name, slot)
-        failure = _execute(settings, folder, name, slot, mode, attempt)
-        seconds = round(time.monotonic() - started, 3)
-        status = "failed" if failure else "done"
-        ended = Run(name, slot, mode, status, folder, attempt, seconds, failure)
-        _finish(ledger, ended)
+        status, failure = "failed", "interrupted"
+        try:
+            failure = _execute(settings, folder, name, slot, mode, attempt)
+            decided = _is_decided(ledger, name, slot)
+            status = "failed" if failure else "done" if decided else "waiting"
+        finally:
+            seconds = round(time.monotonic() - started, 3)
+            ended = Run(name, slot, mode, status, folder, attempt, seconds, failure)
+            _finish(ledger, ended)
     finally:
         ledger.close()
     if failure:
         raise RunFailed(
             failure,
             field=f"{name} ({mode}), slot {iso(slot)}",
-            remedy=f"The notebook is kept: {folder / f'failed-{attempt}.ipynb'}.",
+            remedy=f"What there is of the notebook is kept in {folder}.",
         )
     return ended
 
@@ -120,12 +128,17 @@ def _is_done(ledger: Ledger, name: str, slot: int, folder: Path) -> bool:
         said = json.loads((folder / "status.json").read_text("utf-8"))["status"]
     except (FileNotFoundError, ValueError, KeyError):
         return False
+    return said == "done" and _is_decided(ledger, name, slot)
+
+
+def _is_decided(ledger: Ledger, name: str, slot: int) -> bool:
+    """Whether the ledger holds the decision of this slot, or of a later one."""
     with ledger.reading() as conn:
         table = tables.metrics
         marked = conn.execute(
             sa.select(sa.func.max(table.c.at)).where(table.c.account == name)
         ).scalar()
-    return said == "done" and marked is not None and marked >= slot
+    return marked is not None and int(marked) >= slot
 
 
 def _begin(ledger: Ledger, name: str, slot: int) -> int:
@@ -201,15 +214,23 @@ def _execute(
             **_kernel_options(),
         )
     except PapermillExecutionError as err:
-        partial.replace(folder / f"failed-{attempt}.ipynb")
+        _keep(partial, folder, attempt)
         return f"{err.ename}: {err.evalue}"
     except (DeadKernelError, TimeoutError) as err:
-        if partial.exists():
-            partial.replace(folder / f"failed-{attempt}.ipynb")
+        _keep(partial, folder, attempt)
         return f"the kernel did not finish: {err}"
+    except Exception as err:  # noqa: BLE001 - whatever papermill meets is a failed run
+        _keep(partial, folder, attempt)
+        return f"the notebook could not be run: {type(err).__name__}: {err}"
     partial.replace(folder / "report.ipynb")
     sync_folder(folder)
     return ""
+
+
+def _keep(partial: Path, folder: Path, attempt: int) -> None:
+    """A notebook that failed keeps what it has, under a name that says so."""
+    if partial.exists():
+        partial.replace(folder / f"failed-{attempt}.ipynb")
 
 
 def _kernel_options() -> dict[str, Any]:
@@ -258,34 +279,47 @@ def replay(
     if bars < 1:
         raise InputError(field="bars", value=bars, expected="at least one bar")
     artefact = artefact_of(name, settings)
-    bar_ms = timeframe_ms(artefact.market.timeframe)
-    clock = feed_for(artefact, settings, "replay").closed(wall_clock()).clock()
-    last_close = int(clock[-1]) + bar_ms
-    start = first_slot
-    if start is None:
-        start = _next_slot(artefact, settings, bar_ms) or last_close - (bars - 1) * bar_ms
-    start = require_slot(artefact.market.timeframe, start)
-    end = start + (bars - 1) * bar_ms
-    if start <= int(clock[0]) or end > last_close:
-        raise InputError(
-            field="replay",
-            value=f"{iso(start)} .. {iso(end)}",
-            expected=f"closes from {iso(int(clock[0]) + bar_ms)} to {iso(last_close)}",
-            remedy="candlebook history show lists what is stored.",
-        )
+    slots = _slots(artefact, settings, first_slot, bars)
     runs = []
-    for slot in range(start, end + 1, bar_ms):
+    for slot in slots:
         runs.append(run(name, slot, "replay", settings))
         if on_run is not None:
             on_run(runs[-1])
     return runs
 
 
-def _next_slot(artefact: Artefact, settings: Settings, bar_ms: int) -> int | None:
+def _slots(artefact: Artefact, settings: Settings, first_slot: int | None, bars: int) -> list[int]:
+    """The closes to live through: stored ones, after the research window and the account."""
+    bar_ms = timeframe_ms(artefact.market.timeframe)
+    clock = feed_for(artefact, settings, "replay").closed(wall_clock()).clock()
+    closes = [int(ts) + bar_ms for ts in clock]
+    done = _last_slot(artefact, settings)
+    earliest = max(utc_ms(artefact.window.end), 0 if done is None else done + 1)
+    after = [close for close in closes if close >= earliest]
+    if first_slot is None:
+        slots = after[:bars] if done is not None else after[-bars:]
+    else:
+        start = require_slot(artefact.market.timeframe, first_slot)
+        slots = [close for close in closes if close >= start][:bars]
+    if len(slots) < bars or slots[0] < earliest:
+        reach = f"{iso(after[0])} .. {iso(after[-1])}" if after else "none left"
+        began = (
+            "the account goes on from its last bar" if done else "its research window ends first"
+        )
+        raise InputError(
+            field=f"replay of {artefact.name}",
+            value=f"{bars} bars from {iso(first_slot)}" if first_slot else f"{bars} bars",
+            expected=f"stored closes from {iso(earliest)} on ({reach}): {began}",
+            remedy="Fetch or import later candles, or promote with an earlier --end.",
+        )
+    return slots
+
+
+def _last_slot(artefact: Artefact, settings: Settings) -> int | None:
     ledger = open_books(settings, "replay")
     try:
         with ledger.reading() as conn:
             marks = read.marks(conn, artefact.name)
     finally:
         ledger.close()
-    return marks[-1].at + bar_ms if marks else None
+    return marks[-1].at if marks else None

@@ -24,7 +24,14 @@ from live.ledger.read import AccountRow
 from research.blotter import Desk, Said, close_rows, open_rows, said_of
 from research.candles import CandleSet, Gap, Ints, iso, require_sound
 from research.engine import close_phase
-from research.errors import ArtefactTampered, CursorError, DataError, GapNotAccepted, LedgerError
+from research.errors import (
+    ArtefactTampered,
+    CursorError,
+    DataError,
+    ExchangeError,
+    GapNotAccepted,
+    LedgerError,
+)
 from research.promotion import Artefact
 from research.risk import rules_for
 from research.state import Log, copied, new_log, opening_state
@@ -159,16 +166,23 @@ def advance(
         placed, stopped = _do_close(session, plan, t, now)
         bars, late = bars + 1, late + (now - int(plan.tape.close_time[t]) >= bar_ms)
         orders, fills = orders + placed, fills + filled + stopped
-    fills += _open_forming(session, plan, account, now)
-    return _progress(session, bars, late, orders, fills, _overdue(plan, now))
+    waiting = _overdue(plan, account, now)
+    try:
+        fills += _open_forming(session, plan, account, now)
+    except ExchangeError as err:
+        # Nothing is lost: the open phase is done from the closed candle as well.
+        waiting = f"{waiting}; {err}" if waiting else str(err)
+    return _progress(session, bars, late, orders, fills, waiting)
 
 
-def _overdue(plan: Plan, now: int) -> str:
+def _overdue(plan: Plan, account: AccountRow, now: int) -> str:
     """What is missing at the end, in words, where a bar should have closed by now."""
-    last = int(plan.tape.close_time[-1]) if len(plan.opens) else None
-    if last is None or last + plan.candles.bar_ms > now:
-        return ""
-    return f"no candle has closed since {iso(last)}"
+    bar_ms = plan.candles.bar_ms
+    if not len(plan.opens):
+        first_close = -(-account.trade_from // bar_ms) * bar_ms
+        return f"no candle closes at {iso(first_close)} yet" if first_close <= now else ""
+    last = int(plan.tape.close_time[-1])
+    return f"no candle has closed since {iso(last)}" if last + bar_ms <= now else ""
 
 
 def _progress(

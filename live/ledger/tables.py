@@ -246,7 +246,7 @@ runs = Table(
     Column("finished_at", BigInteger),
     Column("message", Text, nullable=False),
     PrimaryKeyConstraint("account", "slot", "attempt"),
-    _one_of("status", ["running", "done", "failed"], "status"),
+    _one_of("status", ["running", "done", "failed", "waiting"], "status"),
 )
 
 documents = Table(

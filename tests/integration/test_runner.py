@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 from filelock import FileLock
@@ -176,8 +177,10 @@ def test_names_modes_and_ranges_are_checked_at_the_door(project: Settings) -> No
         runner.run("trand", FIRST, "replay", project)
     with pytest.raises(InputError, match="mode"):
         runner.run("trend", FIRST, "live", project)
-    with pytest.raises(InputError, match="closes from 2024-01-01T01:00Z to 2024-02-02T16:00Z"):
+    with pytest.raises(InputError, match=r"from 2024-01-31T23:00Z on \(.*2024-02-02T16:00Z\)"):
         runner.replay("trend", FIRST, 42, project)
+    with pytest.raises(InputError, match="its research window ends first"):
+        runner.replay("trend", FIRST - 9 * HOUR, 1, project)
     with pytest.raises(InputError, match="at least one bar"):
         runner.replay("trend", FIRST, 0, project)
 
@@ -194,3 +197,80 @@ def test_an_artefact_made_on_synthetic_candles_never_meets_a_real_market(
 ) -> None:
     with pytest.raises(RunFailed, match="promoted on synthetic candles"):
         runner.run("trend", None, "paper", project)
+
+
+def test_a_slot_whose_candle_is_missing_waits_and_is_decided_by_the_next_run(
+    project: Settings, candles: CandleSet
+) -> None:
+    later = project.data_dir / "later"
+    (project.data_dir / "history").rename(later)
+    history = History(project.data_dir / "history")
+    for one in candles.between(None, FIRST + HOUR):
+        history.append("binance", one, "synthetic")
+    assert runner.run("trend", FIRST, "replay", project).status == "done"
+    behind = runner.run("trend", FIRST + 2 * HOUR, "replay", project)
+    assert behind.status == "waiting"
+    shutil.rmtree(history.root)
+    later.rename(history.root)
+    assert runner.run("trend", FIRST + 2 * HOUR, "replay", project).status == "done"
+    assert [row[2] for row in runs(project)] == ["done", "waiting", "done"]
+    assert paper.check_parity("trend", project, "replay").equal
+
+
+def test_a_new_account_before_its_first_candle_waits_and_says_so(
+    project: Settings, candles: CandleSet
+) -> None:
+    beyond = int(candles.clock()[-1]) + 2 * HOUR
+    waiting = runner.run("trend", beyond, "replay", project)
+    assert waiting.status == "waiting"
+    text = "".join(nbformat.read(waiting.report, as_version=4).cells[4].outputs[0].data.values())
+    assert "no candle closes at" in text
+
+
+def test_an_earlier_slot_of_a_replay_changes_nothing(project: Settings) -> None:
+    runner.replay("trend", FIRST, 2, project)
+    earlier = paper.run_slot("trend", FIRST, "replay", project)
+    assert (earlier.progress.bars, earlier.parity.equal) == (0, True)
+
+
+def test_an_expired_artefact_decides_only_exits_and_equals_its_backtest(
+    project: Settings, candles: CandleSet
+) -> None:
+    account = Account(limits=Limits(max_position_pct=30))
+    run = backtest(SmaCrossover(3, 12), candles.between(None, FIRST - HOUR), account)
+    expiry = FIRST + 12 * HOUR
+    folder = project.root / "params" / "promoted"
+    promote(run, "short", why="a test", folder=folder, now=expiry - 86_400_000, life_days=1)
+    whole = paper.run_slot("short", FIRST, "replay", project)
+    assert whole.progress.bars == 1
+    report = paper.run_slot("short", FIRST + 36 * HOUR, "replay", project)
+    assert report.parity.equal
+    signals = report.tables["signals"]
+    late = signals[signals["at"] >= pd.Timestamp(expiry, unit="ms", tz="UTC")]
+    bought = late[late["action"] == "BUY"]
+    assert len(bought) > 0
+    assert set(bought["code"]) == {"EXPIRED"}
+    assert set(late[late["action"] == "SELL"]["code"]) == {"OK"}
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_a_notebook_that_is_missing_or_broken_is_a_failed_run(
+    project: Settings, content: str | None
+) -> None:
+    path = project.root / "notebooks" / "paper_trading.ipynb"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(RunFailed, match="the notebook could not be run"):
+        runner.run("trend", FIRST, "replay", project)
+    assert [row[2] for row in runs(project)] == ["failed"]
+
+
+def test_an_interrupted_run_is_noted_as_failed(
+    project: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_execute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run("trend", FIRST, "replay", project)
+    assert [row[2:] for row in runs(project)] == [("failed", "interrupted")]

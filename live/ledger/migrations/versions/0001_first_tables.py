@@ -48,7 +48,9 @@ def upgrade() -> None:
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.Column("message", sa.Text(), nullable=False),
-        sa.CheckConstraint("status IN ('running', 'done', 'failed')", name=op.f("ck_runs_status")),
+        sa.CheckConstraint(
+            "status IN ('running', 'done', 'failed', 'waiting')", name=op.f("ck_runs_status")
+        ),
         sa.PrimaryKeyConstraint("account", "slot", "attempt", name=op.f("pk_runs")),
     )
     op.create_table(

@@ -1,0 +1,56 @@
+"""Fills the store from the exchange: asks for what is lacking, keeps every page at once.
+
+Times are opens in UTC milliseconds, ranges ``[start, end)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from research.errors import HistoryMissing
+from research.exchange import MarketData
+from research.history import AppendReport, History, Series
+from research.history_manifest import Manifest
+
+__all__ = ["Range", "lacking", "manifest_of", "top_up"]
+
+Range = tuple[int, int]
+
+
+def manifest_of(history: History, series: Series) -> Manifest | None:
+    """What is on record about a series, None where nothing is stored."""
+    try:
+        return history.manifest(series.exchange, series.symbol, series.timeframe)
+    except HistoryMissing:
+        return None
+
+
+def lacking(manifest: Manifest | None, since: int, until: int) -> list[Range]:
+    """What to ask for, in order of time: all that is missing in ``[since, until)``.
+
+    Gaps that nobody has accepted are asked for again. The last stored candle is asked for once
+    more, so that one that was restated is noticed.
+    """
+    if manifest is None:
+        return [(since, until)] if since < until else []
+    first, last = manifest.months[0].first, manifest.months[-1].last
+    holes = [(gap.start, gap.end) for gap in manifest.open_gaps()]
+    wanted = [(since, first), *holes, (last, until)]
+    cut = [(max(start, since), min(end, until)) for start, end in wanted]
+    return [(start, end) for start, end in cut if start < end]
+
+
+def top_up(
+    history: History, market: MarketData, series: Series, span: Range, now: int
+) -> Iterator[tuple[int, AppendReport]]:
+    """Fetch what ``span`` lacks and store it; yields each page's end and report.
+
+    Only candles that had closed at ``now`` (UTC milliseconds) are stored. Raises ExchangeError,
+    CandlesRejected; pages before the error stay stored.
+    """
+    for start, end in lacking(manifest_of(history, series), *span):
+        for page in market.closed_candles(series.symbol, series.timeframe, start, end):
+            closed = page.closed_by(now)
+            if len(closed):
+                report = history.append(series.exchange, closed, series.exchange, now)
+                yield int(closed.ts[-1]) + closed.bar_ms, report

@@ -1,0 +1,101 @@
+"""The exchange feed: the store is filled where it lacks something, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from live.feed import ExchangeFeed, ReplayFeed
+from research.candles import COLUMNS, Candles, utc_ms
+from research.history import History
+from research.synthetic import synthetic_candles
+
+HOUR = 3_600_000
+START = utc_ms("2024-01-01")
+WHOLE = synthetic_candles(("AAAUSDT",), "1h", START, 200)["AAAUSDT"]
+
+
+class Market:
+    """An exchange that has every candle, by its own clock, and notes what it is asked."""
+
+    def __init__(self, clock: int, candles: Candles = WHOLE) -> None:
+        self.clock, self.candles, self.asked = clock, candles, 0
+
+    def closed_candles(
+        self, symbol: str, timeframe: str, start: int, end: int
+    ) -> Iterator[Candles]:
+        part = self.candles.between(start, end).closed_by(self.clock)
+        for first in range(0, len(part), 50):
+            self.asked += min(50, len(part) - first)
+            yield part.rows(first, min(first + 50, len(part)))
+
+    def forming_open(self, symbol: str, timeframe: str) -> tuple[int, float] | None:
+        i = int(np.searchsorted(self.candles.ts, self.clock - self.clock % HOUR))
+        return int(self.candles.ts[i]), float(self.candles.open[i])
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return History(tmp_path / "history")
+
+
+def feed(history: History, market: Market) -> ExchangeFeed:
+    return ExchangeFeed(history, market, "binance", ("AAAUSDT",), "1h", START)  # type: ignore[arg-type]
+
+
+def same(left: Candles, right: Candles) -> bool:
+    return left.digest() == right.digest()
+
+
+def test_an_empty_store_is_filled_and_then_only_the_last_candle_is_asked_for_again(
+    history: History,
+) -> None:
+    now = START + 150 * HOUR
+    market = Market(now)
+    assert same(feed(history, market).closed(now)["AAAUSDT"], WHOLE.closed_by(now))
+    market.asked = 0
+    feed(history, market).closed(now)
+    assert market.asked == 1
+
+
+def test_a_missing_head_and_an_open_hole_are_filled(history: History) -> None:
+    history.append("binance", WHOLE.rows(60, 80), "binance")
+    history.append("binance", WHOLE.rows(90, 100), "binance")
+    now = START + 120 * HOUR
+    assert same(feed(history, Market(now)).closed(now)["AAAUSDT"], WHOLE.closed_by(now))
+
+
+@pytest.mark.parametrize("lead", [-HOUR, -1, 0, 1, HOUR])
+def test_only_what_has_closed_by_both_clocks_is_stored(history: History, lead: int) -> None:
+    now = START + 100 * HOUR
+    market = Market(now + lead)
+    got = feed(history, market).closed(now)["AAAUSDT"]
+    assert same(got, WHOLE.closed_by(min(now, now + lead)))
+    assert same(history.read("binance", "AAAUSDT", "1h"), got)
+
+
+def test_a_restated_candle_keeps_its_first_values(history: History) -> None:
+    now = START + 100 * HOUR
+    feed(history, Market(now)).closed(now)
+    columns = {name: np.array(getattr(WHOLE, name)) for name in COLUMNS}
+    columns["volume"][99] += 1
+    restated = Market(now + HOUR, Candles("AAAUSDT", "1h", WHOLE.ts, **columns))
+    assert same(feed(history, restated).closed(now + HOUR)["AAAUSDT"], WHOLE.rows(0, 101))
+    assert len(history.manifest("binance", "AAAUSDT", "1h").revisions) == 1
+
+
+def test_the_forming_open_is_shown_unless_it_lies_ahead_of_our_clock(history: History) -> None:
+    now = START + 100 * HOUR + 5_000
+    expected = {"AAAUSDT": (START + 100 * HOUR, float(WHOLE.open[100]))}
+    assert feed(history, Market(now)).forming(now) == expected
+    assert feed(history, Market(now + HOUR)).forming(now) == {}
+
+
+def test_a_replay_shows_the_same_as_the_exchange_would() -> None:
+    replay = ReplayFeed(synthetic_candles(("AAAUSDT",), "1h", START, 200))
+    now = START + 100 * HOUR + 5_000
+    assert same(replay.closed(now)["AAAUSDT"], WHOLE.closed_by(now))
+    assert replay.forming(now) == {"AAAUSDT": (START + 100 * HOUR, float(WHOLE.open[100]))}
