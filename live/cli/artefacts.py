@@ -59,7 +59,7 @@ def promote(project: Project, name: str, as_json: bool, **given: Any) -> None:
         life_days=days or DEFAULT_LIFE_DAYS,
         replace=replace,
     )
-    warnings = [str(one) for one in getattr(artefact, "warnings", ())]
+    warnings = artefact.warnings
     after = _bars_after(project, artefact)
     said = [
         f"Promoted {name}: {artefact.strategy.build()!r} on {', '.join(run.symbols)}, "
@@ -174,7 +174,7 @@ def artefacts(project: Project, as_json: bool) -> None:
     rows = [
         (
             *(one["name"], _call(one), " ".join(one.get("symbols", ())), one.get("timeframe")),
-            *(one.get("promoted_at"), one.get("expires_at"), one["state"]),
+            *(_date(one.get("promoted_at")), _date(one.get("expires_at")), one["state"]),
         )
         for one in documents
     ]
@@ -189,6 +189,10 @@ def _read(project: Project, name: str) -> dict[str, Any]:
         return _document(load_artefact(name, project.promoted))
     except ArtefactTampered as err:
         return {"name": name, "state": "tampered", "message": str(err)}
+
+
+def _date(text: str | None) -> str | None:
+    return None if text is None else text[:10]
 
 
 def _call(document: dict[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from live.cli.options import Project, json_option, me, pass_project, time_option, who_option
-from live.cli.output import answer, moment
+from live.cli.output import answer, moment, since
 
 if TYPE_CHECKING:
     from research.settings import Settings
@@ -41,8 +41,11 @@ def kill(project: Project, as_json: bool, **asked: Any) -> None:
 
     No entry passes until a person resets it; exits and stops go on.
     """
+    from research.candles import utc_ms
+
     moved = _moved(project, "kill", **asked)
-    said = f"Tripped: no entry passes from {moved['effective_from']} on. Exits and stops go on."
+    start = since(utc_ms(moved["effective_from"]))
+    said = f"Tripped: no entry passes from {start} on. Exits and stops go on."
     answer(as_json, moved, said)
 
 
@@ -51,10 +54,11 @@ def kill(project: Project, as_json: bool, **asked: Any) -> None:
 @pass_project
 def reset(project: Project, as_json: bool, **asked: Any) -> None:
     """Let trading start, or go on after a trip. Every account's peak becomes its equity."""
+    from research.candles import utc_ms
+
     moved = _moved(project, "reset", **asked)
-    start = moved["effective_from"]
-    since = "the first bar" if start == moment(0) else start
-    answer(as_json, moved, f"Reset: trading may go on from {since}.")
+    start = since(utc_ms(moved["effective_from"]))
+    answer(as_json, moved, f"Reset: trading may go on from {start}.")
 
 
 def has_books(settings: Settings, mode: str) -> bool:

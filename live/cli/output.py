@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["answer", "busy", "counted", "emit", "moment", "notice", "plain", "progress", "table"]
+__all__ = [
+    "answer",
+    "busy",
+    "counted",
+    "emit",
+    "moment",
+    "notice",
+    "plain",
+    "progress",
+    "since",
+    "table",
+]
 
 # Wide enough that a pipe or a file never gets a table with its cells cut.
 PIPE_COLUMNS = 1000
@@ -71,6 +82,11 @@ def moment(ts: int | None) -> str | None:
 def counted(number: int, noun: str) -> str:
     """``1 slot``, ``2 slots``, ``35,063 bars``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def since(ts: int) -> str:
+    """From when something holds, in words; 0 is the time of books that no bar has reached."""
+    return "the first bar" if ts == 0 else str(moment(ts))
 
 
 def emit(document: Any) -> None:

@@ -44,6 +44,8 @@ def run(project: Project, name: str, slot: int | None, as_json: bool) -> None:
         ended = runner.run(name, slot, "paper", project.settings)
     _warn_if_tripped(project, "paper", name, ended.slot)
     said = f"{name}, slot {moment(ended.slot)}: {ended.status} in {ended.seconds:.1f} s"
+    if ended.status == "waiting":
+        said += "; a candle is missing, and the next run tries again"
     answer(as_json, _run_document(ended), f"{said}\n{ended.report}")
 
 

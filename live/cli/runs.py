@@ -127,12 +127,14 @@ def _shown(found: Sweep, ranked: pd.DataFrame, metric: str, csv: Path | None) ->
         dict.fromkeys((metric, "total_return", "sharpe", "max_drawdown", "trades", "fees_paid"))
     )
     names = list(found.frame.index.names)
-    columns = [f">{name}" for name in names] + [f">{METRICS[name][0]}" for name in figures]
+    titles = [f">{METRICS[name][0]}" for name in figures]
+    columns = [*(f">{name}" for name in names), *titles, "Halted"]
     flat = ranked.reset_index()
     rows = [
         (
             *(f"{row[name]:g}" for name in names),
             *(format_metric(name, row[name]) for name in figures),
+            "yes" if row["halted"] else "no",
         )
         for row in flat.to_dict("records")
     ]
@@ -148,11 +150,7 @@ def _shown(found: Sweep, ranked: pd.DataFrame, metric: str, csv: Path | None) ->
 
 
 def _halts(found: Sweep) -> list[str]:
-    """How many rows reached the drawdown limit; the fold trips at equality."""
-    limits = found.account.limits
-    if limits is None or not limits.kill_switch_armed:
-        return []
-    halted = int((found.frame["max_drawdown"] >= limits.max_drawdown_pct / 100).sum())
-    limit = f"the drawdown limit of {limits.max_drawdown_pct:g} %"
-    said = f"{halted:,} of {len(found):,} reached {limit} and stood still from then on."
+    """How many rows are those of a run that stopped."""
+    halted = int(found.frame["halted"].sum())
+    said = f"{halted:,} of {len(found):,} reached the drawdown limit and stood still from then on."
     return [said] if halted else []

@@ -10,7 +10,7 @@ import click
 
 from live.cli.books import has_books
 from live.cli.options import Project, json_option, pass_project
-from live.cli.output import answer, moment, table
+from live.cli.output import answer, moment, since, table
 
 if TYPE_CHECKING:
     from live.kill_switch import SwitchStatus
@@ -84,7 +84,7 @@ def _move(one: Intervention) -> dict[str, Any]:
 def _switch_text(switch: SwitchStatus, mode: str) -> str:
     state = "TRIPPED: no entries" if switch.tripped else "not tripped: trading may go on"
     last = switch.last
-    lines = [f"Kill switch of {mode} {state}. {last.reason} ({last.who}, from {moment(last.at)})"]
+    lines = [f"Kill switch of {mode} {state}. {last.reason} ({last.who}, from {since(last.at)})"]
     for one in switch.planned:
         name = one.move.name.lower()
         lines.append(f"Planned: {name} from {moment(one.at)}. {one.reason} ({one.who})")

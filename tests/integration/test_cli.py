@@ -126,7 +126,8 @@ def test_a_run_that_halted_says_so_last_and_how_much_it_missed(home: Path) -> No
     still = (LAST_CLOSE - utc_ms(found["halted_at"])) / (BARS * HOUR)
     assert f"{still:.0%} of the window went untraded" in last
     text = shown("sweep", "sma_trend", "--grid", "fast=5,10")
-    assert "2 of 2 reached the drawdown limit of 0.5 %" in text
+    assert "2 of 2 reached the drawdown limit" in text
+    assert [line.split()[-1] for line in text.splitlines() if "%  " in line] == ["yes", "yes"]
     assert "untraded" not in shown("backtest", "sma_trend", "--end", "2023-03-21")
 
 
@@ -240,6 +241,7 @@ def test_the_kill_switch_stands_tripped_until_somebody_says_go(home: Path) -> No
 def test_a_move_that_is_yet_to_come_is_planned_not_done(home: Path) -> None:
     text = shown("reset", "--reason", "go", "--replay")
     assert "trading may go on from the first bar" in text
+    assert "from the first bar)" in shown("status", "--replay")
     document("reset", "--reason", "go", "--who", "ada")
     document("kill", "--reason", "holidays", "--who", "ada", "--at", "2199-12-24")
     switch = document("status")["kill_switch"]
