@@ -5,6 +5,10 @@ the same order, and a flat bar adds exactly nothing, so that their figures are e
 
 Returns are per bar, equity over previous equity minus one, from the initial cash on. A year has
 365 days, since crypto does not close. Ratios and shares are fractions: 0.12 is 12 %.
+
+Deviations come from sums of squares, which cost one pass and no memory but are uncertain in their
+last digits. A deviation that is no larger than that uncertainty (bar returns that are all the same,
+nearly) is none: the ratio over it is undefined, NaN, instead of a huge number made of rounding.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from research.state import Log, as_arrays
 __all__ = ["METRICS", "Metrics", "Tally", "metrics_of", "opening_tally", "tally_bar", "tally_log"]
 
 YEAR_DAYS: Final = 365
+EPSILON: Final = sys.float_info.epsilon
 
 
 class Tally(NamedTuple):
@@ -164,14 +169,18 @@ def tally_bar(tally: Tally, log: Log, row: int, rules: Rules) -> Tally:
 
 
 def metrics_of(tally: Tally, initial_cash: float, bar_ms: int) -> Metrics:
-    """The figures of a finished tally. What cannot be said (no bar, no trade) is NaN."""
+    """The figures of a finished tally. What cannot be said (no bar, no trade, no deviation beyond
+    rounding) is NaN."""
     n = tally.bars
     bars_a_year = YEAR_DAYS * DAY / bar_ms
     years = n / bars_a_year
     growth = tally.equity / initial_cash
     mean = tally.sum_return / n if n else math.nan
-    variance = (tally.sum_square - n * mean * mean) / (n - 1) if n > 1 else math.nan
-    downside = tally.sum_downside / n if n else math.nan
+    squares = tally.sum_square - n * mean * mean if n else 0.0
+    # A return is rounded to EPSILON, a sum of n terms to n EPSILON of itself.
+    noise = n * EPSILON * EPSILON
+    variance = squares / (n - 1) if squares > noise + n * EPSILON * tally.sum_square else math.nan
+    downside = tally.sum_downside / n if tally.sum_downside > noise else math.nan
     return Metrics(
         total_return=growth - 1.0,
         cagr=_power(growth, years),

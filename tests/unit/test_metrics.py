@@ -233,6 +233,39 @@ def test_one_bar_has_no_deviation_and_a_gain_no_downside() -> None:
     assert first.total_return == pytest.approx(0.018)
 
 
+def figures_of_equity(equity: np.ndarray) -> Metrics:
+    log = new_log(len(equity), 1)
+    log.cash[:] = log.equity[:] = equity
+    return metrics_of(tally_log(log, whole_lots("A"), 1000.0), 1000.0, HOUR)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rate=st.floats(-0.01, 0.01) | st.floats(-1e-9, 1e-9) | st.floats(-1e-14, 1e-14),
+    bars=st.integers(2, 3000),
+)
+def test_returns_that_are_all_the_same_have_no_sharpe_ratio(rate: float, bars: int) -> None:
+    equity = 1000.0 * np.cumprod(np.full(bars, 1.0 + rate))
+    assert math.isnan(figures_of_equity(equity).sharpe)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 999), bars=st.integers(2, 3000))
+def test_an_equity_that_only_trembles_in_its_last_digit_has_no_ratios(seed: int, bars: int) -> None:
+    steps = np.random.default_rng(seed).integers(-1, 2, bars)
+    figures = figures_of_equity(1000.0 * (1.0 + steps * np.finfo(float).eps / 4))
+    assert math.isnan(figures.sharpe)
+    assert math.isnan(figures.sortino)
+
+
+@pytest.mark.parametrize("deviation", [1e-2, 1e-4, 1e-6, 1e-8])
+def test_a_small_deviation_is_not_taken_for_rounding(deviation: float) -> None:
+    returns = 1e-4 + deviation * np.where(np.arange(2000) % 2, 1.0, -1.0)
+    equity = 1000.0 * np.cumprod(1.0 + returns)
+    sharpe = 1e-4 / np.std(returns, ddof=1) * math.sqrt(365 * 24)
+    assert figures_of_equity(equity).sharpe == pytest.approx(sharpe, rel=1e-3)
+
+
 def test_without_a_losing_trade_the_profit_factor_is_infinite() -> None:
     log = pieces(by_hand(), slice(0, 4))
     figures = metrics_of(tally_log(log, whole_lots("A"), 1000.0), 1000.0, DAY)
