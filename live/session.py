@@ -21,7 +21,7 @@ from live.broker import Broker, PaperBroker
 from live.feed import Feed
 from live.ledger import Ledger, read, write
 from live.ledger.read import AccountRow
-from research.blotter import Desk, Said, close_rows, open_rows, said_of
+from research.blotter import Desk, Said, close_rows, open_rows, said_at
 from research.candles import CandleSet, Gap, Ints, iso, require_sound
 from research.engine import close_phase
 from research.errors import (
@@ -36,7 +36,7 @@ from research.promotion import Artefact
 from research.risk import rules_for
 from research.state import Log, copied, new_log, opening_state
 from research.strategy import Strategy, Targets, compute_targets
-from research.tape import Tape, event_between, row_of, tape_of
+from research.tape import Tape, candle_positions, event_between, row_of, tape_of
 
 __all__ = ["Plan", "Progress", "Session", "advance", "plan_of"]
 
@@ -82,10 +82,7 @@ class Plan:
 
     def said(self, t: int) -> list[Said | None]:
         """What the strategy said at bar ``t``, one entry a symbol."""
-        return [
-            None if i < 0 else said_of(self.strategy, targets, int(i))
-            for targets, i in zip(self.targets, self.position[t], strict=True)
-        ]
+        return said_at(self.strategy, self.targets, self.position[t])
 
     def chained(self, chain: str, t: int) -> str:
         """The digest of every candle decided on up to bar ``t``, from the one before.
@@ -118,10 +115,6 @@ def plan_of(
     targets = tuple(compute_targets(strategy, one) for one in candles)
     tape = tape_of(candles, targets, (), trade_from)
     opens: Ints = tape.close_time - candles.bar_ms
-    position = np.full(tape.present.shape, -1, np.int64)
-    for s, one in enumerate(candles):
-        here = tape.present[:, s]
-        position[here, s] = np.searchsorted(one.ts, opens[here])
     for (bar, symbol), price in first_seen.items():
         t = int(np.searchsorted(opens, bar))
         if t < len(opens) and opens[t] == bar:
@@ -129,6 +122,7 @@ def plan_of(
     desk = Desk(
         artefact.name, strategy.name, candles.symbols, rules_for(artefact.account, candles.symbols)
     )
+    position = candle_positions(candles, tape)
     return Plan(strategy, candles, desk, targets, tape, opens, position)
 
 

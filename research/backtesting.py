@@ -29,7 +29,7 @@ from research.blotter import (
     close_rows,
     open_rows,
     round_trips,
-    said_of,
+    said_at,
     settled,
 )
 from research.candles import Candles, CandleSet, Ints, iso, require_sound, utc_ms
@@ -39,7 +39,7 @@ from research.metrics import METRICS, Metrics, metrics_of, tally_log
 from research.risk import Rules, rules_for
 from research.state import Log, State, opening_state
 from research.strategy import Strategy, Targets, compute_targets
-from research.tape import Intervention, Tape, tape_of
+from research.tape import Intervention, Tape, candle_positions, tape_of
 from research.workspace import default_account
 
 if TYPE_CHECKING:
@@ -249,20 +249,11 @@ class Backtest:
 
     def said(self, t: int) -> list[Said | None]:
         """What the strategy said at bar ``t`` of the run, one entry a symbol."""
-        said: list[Said | None] = []
-        for s, targets in enumerate(self.targets):
-            i = int(self._candle_of[t, s])
-            said.append(None if i < 0 else said_of(self.strategy, targets, i))
-        return said
+        return said_at(self.strategy, self.targets, self._positions[t])
 
     @cached_property
-    def _candle_of(self) -> Ints:
-        opens = self.tape.close_time - self.candles.bar_ms
-        position = np.full(self.tape.present.shape, -1, np.int64)
-        for s, one in enumerate(self.candles):
-            here = self.tape.present[:, s]
-            position[here, s] = np.searchsorted(one.ts, opens[here])
-        return position
+    def _positions(self) -> Ints:
+        return candle_positions(self.candles, self.tape)
 
     @cached_property
     def order_list(self) -> list[Order]:

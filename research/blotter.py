@@ -34,7 +34,7 @@ __all__ = [
     "order_id",
     "positions_of",
     "round_trips",
-    "said_of",
+    "said_at",
     "settled",
 ]
 
@@ -139,10 +139,19 @@ class Said:
     reason: str
 
 
-def said_of(strategy: Strategy, targets: Targets, i: int) -> Said:
-    """What ``targets`` say at candle ``i``, in words."""
-    reason = strategy.reasons[int(targets.reason[i])]
-    return Said(float(targets.target[i]), float(targets.confidence[i]), reason)
+def said_at(
+    strategy: Strategy, targets: Sequence[Targets], positions: Sequence[int]
+) -> list[Said | None]:
+    """What the strategy said at one bar, in words: one entry a symbol, None where it is absent.
+
+    ``positions`` are the bar's candles, as ``research.tape.candle_positions`` gives them.
+    """
+    return [
+        Said(float(one.target[i]), float(one.confidence[i]), strategy.reasons[int(one.reason[i])])
+        if i >= 0
+        else None
+        for one, i in zip(targets, positions, strict=True)
+    ]
 
 
 def order_id(account: str, symbol: str, decided_at: int, intent: str) -> str:

@@ -18,7 +18,16 @@ from research.candles import CandleSet, Ints, utc_ms
 from research.errors import InputError
 from research.strategy import Targets
 
-__all__ = ["Intervention", "Move", "Tape", "event_between", "first_bar", "row_of", "tape_of"]
+__all__ = [
+    "Intervention",
+    "Move",
+    "Tape",
+    "candle_positions",
+    "event_between",
+    "first_bar",
+    "row_of",
+    "tape_of",
+]
 
 # What holds at a close beside the market, as bits: what people did to the kill switch since the
 # close before, and whether only exits are decided.
@@ -114,6 +123,16 @@ def tape_of(
         prices["target"][rows, s] = wanted.target[kept]
     close_time: Ints = clock + candles.bar_ms
     return Tape(close_time, **prices, present=present, events=_events(interventions, close_time))
+
+
+def candle_positions(candles: CandleSet, tape: Tape) -> Ints:
+    """Which candle of each symbol a bar shows, ``[bar][symbol]``; -1 where it is absent."""
+    opens = tape.close_time - candles.bar_ms
+    position = np.full(tape.present.shape, -1, np.int64)
+    for s, one in enumerate(candles):
+        here = tape.present[:, s]
+        position[here, s] = np.searchsorted(one.ts, opens[here])
+    return position
 
 
 def row_of(tape: Tape, t: int) -> Tape:
