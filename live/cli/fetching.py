@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING
 
 from live.cli.output import notice
 from research.candles import DAY, iso, timeframe_ms
-from research.errors import CandlebookError, HistoryMissing, InputError
+from research.errors import CandlebookError, InputError
 
 if TYPE_CHECKING:
     from research.exchange import MarketData
     from research.history import History, Series
     from research.history_manifest import Manifest
 
-__all__ = ["Fetched", "fetch_series", "lacking"]
+__all__ = ["Fetched", "fetch_series"]
 
 DEFAULT_DAYS = 365
-
-Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -45,20 +43,6 @@ class Fetched:
         )
 
 
-def lacking(manifest: Manifest | None, since: int, until: int) -> list[Range]:
-    """What to ask for, in order of time: all that is missing in ``[since, until)``.
-
-    The last stored candle is asked for once more, so that one that was restated is noticed.
-    """
-    if manifest is None:
-        return [(since, until)]
-    first, last = manifest.months[0].first, manifest.months[-1].last
-    holes = [(gap.start, gap.end) for gap in manifest.open_gaps()]
-    wanted = [(since, first), *holes, (last, until)]
-    cut = [(max(start, since), min(end, until)) for start, end in wanted]
-    return [(start, end) for start, end in cut if start < end]
-
-
 def fetch_series(
     history: History,
     market: MarketData,
@@ -66,17 +50,18 @@ def fetch_series(
     span: tuple[int | None, int | None],
     advance: Callable[[int, int], None],
 ) -> Fetched:
-    """Store what ``lacking`` asks for; every page is kept as soon as it is there.
+    """Store what ``research.fetching.lacking`` names; every page is kept as soon as it is there.
 
     ``named`` is symbol and timeframe, ``span`` first open and end (None: the first stored or a
     year ago; now). ``advance`` is told how many of how many bars are behind. Raises InputError,
     ExchangeError, CandlesRejected; pages before the error stay stored.
     """
+    from research.fetching import lacking, manifest_of, top_up
     from research.history import Series
 
     started = time.monotonic()
     series, bar_ms = Series(market.exchange, *named), timeframe_ms(named[1])
-    manifest = _manifest(history, series)
+    manifest = manifest_of(history, series)
     now = market.server_time()
     # No candle that opens later has closed by the exchange's clock.
     closed = now - now % bar_ms
@@ -88,27 +73,18 @@ def fetch_series(
         )
     ranges = lacking(manifest, since, until)
     total = sum(-(-(end - start) // bar_ms) for start, end in ranges)
-    added = there = revised = behind = 0
+    added = there = revised = 0
     try:
-        for start, end in ranges:
-            for page in market.closed_candles(*named, start, end):
-                report = history.append(series.exchange, page, series.exchange, now)
-                added, there = added + report.rows_added, there + report.already_there
-                revised += len(report.revisions)
-                advance(behind + (int(page.ts[-1]) + bar_ms - start) // bar_ms, total)
-            behind += (end - start) // bar_ms
+        for reached, report in top_up(history, market, series, (since, until), now):
+            added, there = added + report.rows_added, there + report.already_there
+            revised += len(report.revisions)
+            behind = sum(min(reached, end) - start for start, end in ranges if start < reached)
+            advance(behind // bar_ms, total)
     except CandlebookError:
         if added:
             notice(f"{added:,} candles are stored; the same command goes on from there.")
         raise
     return Fetched(series, added, there, revised, time.monotonic() - started)
-
-
-def _manifest(history: History, series: Series) -> Manifest | None:
-    try:
-        return history.manifest(series.exchange, series.symbol, series.timeframe)
-    except HistoryMissing:
-        return None
 
 
 def _default_since(manifest: Manifest | None, closed: int) -> int:

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from live.cli import exit_codes, output
 from live.cli.ending import told
-from live.cli.fetching import lacking
 from live.cli.options import (
     grid_option,
     me,
@@ -32,6 +31,7 @@ from research import errors
 from research.blotter import OrderStatus
 from research.candles import Gap
 from research.errors import Busy, CandlebookError, InputError
+from research.fetching import lacking
 from research.history_manifest import Manifest, MonthFile, Series
 
 HOUR = 3_600_000
