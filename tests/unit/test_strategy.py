@@ -65,7 +65,7 @@ class Given(Strategy):
     def warmup(self) -> int:
         return self.ready
 
-    def targets(self, candles: Candles) -> Targets:  # noqa: ARG002 - the answer is fixed
+    def targets(self, candles: Candles) -> Targets:
         return Targets(*self.answer)
 
 
