@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -37,6 +37,7 @@ __all__ = [
     "find_defects",
     "find_gaps",
     "iso",
+    "not_covered",
     "require_sound",
     "timeframe_ms",
     "utc_ms",
@@ -349,17 +350,32 @@ class CandleSet:
         return sha.hexdigest()
 
     def require_gaps_accepted(self) -> None:
-        """Raises GapNotAccepted for the first gap that nobody has accepted by name."""
+        """Raises GapNotAccepted for the first missing bars that nobody has accepted by name."""
         for one in self.series:
-            for gap in find_gaps(one):
-                if not any(known.covers(gap) for known in self.gaps):
+            for hole in find_gaps(one):
+                for gap in not_covered(hole, self.gaps, one.bar_ms):
+                    missing = (gap.end - gap.start) // one.bar_ms
                     raise GapNotAccepted(
-                        f"{(gap.end - gap.start) // one.bar_ms} bars are missing",
+                        f"{missing} bars are missing" if missing > 1 else "1 bar is missing",
                         field=f"{one.symbol} {one.timeframe} at {iso(gap.start)}",
                         remedy=f"If the exchange was down then, accept it by name: candlebook "
                         f"history accept-gap {one.symbol} --timeframe {one.timeframe} --start "
                         f"{iso(gap.start)} --end {iso(gap.end)} --name NAME --why REASON",
                     )
+
+
+def not_covered(gap: Gap, known: Iterable[Gap], bar_ms: int) -> list[Gap]:
+    """The bars of ``gap`` that lie in none of the ``known`` gaps, as gaps, in order of time."""
+    opens = np.arange(gap.start, gap.end, bar_ms)
+    left = np.ones(len(opens), dtype=bool)
+    for one in known:
+        if one.symbol == gap.symbol:
+            left &= (opens < one.start) | (opens + bar_ms > one.end)
+    edges = np.flatnonzero(np.diff(left, prepend=False, append=False)).tolist()
+    return [
+        Gap(gap.symbol, int(opens[first]), int(opens[stop - 1]) + bar_ms)
+        for first, stop in zip(edges[::2], edges[1::2], strict=True)
+    ]
 
 
 def find_gaps(candles: Candles) -> list[Gap]:

@@ -5,8 +5,9 @@ Times are UTC milliseconds, ranges ``[start, end)``, prices and volumes as in ``
 
 What it keeps: rows are sorted, unique, closed and sound (gaps and candles without trades are true
 and stay, counted in the manifest); a row that came first stays, whatever comes later for the same
-open; nothing is filled, mended or dropped; a read is of one committed state, verified byte for
-byte, or an error. How that survives crashes is told in ``history_files``.
+open, and a bar that was accepted as missing stays missing; nothing is filled, mended or dropped; a
+read is of one committed state, verified byte for byte, or an error. How that survives crashes is
+told in ``history_files``.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from research.candles import (
-    COLUMNS,
     Candles,
     CandleSet,
     Defect,
     DefectKind,
     Gap,
     iso,
+    not_covered,
     require_sound,
+    timeframe_ms,
     utc_ms,
 )
 from research.errors import HistoryMissing, InputError
@@ -53,8 +54,9 @@ from research.history_manifest import (
     MonthFile,
     Revision,
     Series,
-    Values,
+    merge,
     new_defects,
+    split_late,
     with_months,
 )
 
@@ -65,10 +67,11 @@ Moment = str | int | datetime | pd.Timestamp
 
 @dataclass(frozen=True, slots=True)
 class AppendReport:
-    """What an append did. Every row given is one of: added, already there, revised.
+    """What an append did. Every row given is one of: added, already there, revised, kept out.
 
-    ``revisions`` are the candles that came with other values than the stored ones; a restatement
-    that is on record already counts as already there. ``defects`` are those that the stored
+    ``revisions`` are the candles that came with other values than the stored ones, ``kept_out``
+    those that came for a bar which was accepted as missing. What is on record already counts as
+    already there. ``defects`` are those that the stored
     series did not have before: gaps, and candles without trades.
     """
 
@@ -77,11 +80,13 @@ class AppendReport:
     already_there: int = 0
     revisions: tuple[Revision, ...] = ()
     defects: tuple[Defect, ...] = ()
+    kept_out: tuple[Revision, ...] = ()
 
     def __str__(self) -> str:
+        late = f", {len(self.kept_out)} kept out of accepted gaps" if self.kept_out else ""
         return (
             f"{self.series}: {self.rows_added:,} rows added, {self.already_there:,} already "
-            f"there, {len(self.revisions)} revised, {len(self.defects)} new defects"
+            f"there, {len(self.revisions)} revised{late}, {len(self.defects)} new defects"
         )
 
 
@@ -89,7 +94,8 @@ class AppendReport:
 class SeriesInfo:
     """One line of the inventory: how much there is, from the first open to the last, how sound.
 
-    ``gaps`` are those that nobody has accepted; ``defects`` counts every kind, a gap once.
+    ``gaps`` are those that nobody has accepted; ``defects`` counts every kind, a gap once;
+    ``kept_out`` counts the candles that came after their bar was accepted as missing.
     """
 
     series: Series
@@ -100,6 +106,7 @@ class SeriesInfo:
     accepted_gaps: tuple[Gap, ...]
     defects: dict[DefectKind, int]
     revisions: int
+    kept_out: int
     size_bytes: int
     sources: tuple[str, ...]
     last_refresh: int | None
@@ -190,22 +197,24 @@ class History:
 
         With ``now`` (milliseconds) a candle that has not closed by then is refused. The same row
         again changes nothing; other values for a stored open are recorded as a revision and the
-        first-seen row stays. Raises CandlesRejected, CorruptHistory, Busy; nothing is written then.
+        first-seen row stays. So does an accepted gap: runs have been decided without its bars, so
+        a candle that comes for one is recorded and kept out. Raises CandlesRejected,
+        CorruptHistory, Busy; nothing is written then.
         """
         series = Series(exchange, candles.symbol, candles.timeframe)
         require_sound(candles, now)
-        months = list(split_months(candles))
-        if not months:
+        if not list(split_months(candles)):  # which also refuses impossible times
             return AppendReport(series)
         folder = self.folder(series)
         with writing(folder, series) as before:
+            wanted, late = split_late(candles, before.accepted_gaps(), now)
             entries = {one.month: one for one in before.months}
             changed: dict[str, Candles] = {}
-            restated: list[Revision] = []
-            for month, new in months:
+            restated = late
+            for month, new in split_months(wanted):
                 entry = entries.get(month)
                 stored = read_month(folder, series, entry) if entry else new.rows(0, 0)
-                merged, others = _merge(stored, new, now)
+                merged, others = merge(stored, new, now)
                 restated += others
                 if len(merged) > len(stored):
                     changed[month] = merged
@@ -222,12 +231,14 @@ class History:
             if after != before:
                 commit(folder, after)
         added = after.rows - before.rows
+        kept_out = tuple(one for one in revisions if one.first_seen is None)
         return AppendReport(
             series,
             rows_added=added,
             already_there=len(candles) - added - len(revisions),
-            revisions=tuple(revisions),
+            revisions=tuple(one for one in revisions if one.first_seen is not None),
             defects=new_defects(before, after, changed),
+            kept_out=kept_out,
         )
 
     def accept_gap(
@@ -296,7 +307,8 @@ class History:
             gaps=manifest.open_gaps(),
             accepted_gaps=manifest.accepted_gaps(),
             defects=manifest.defect_counts(),
-            revisions=len(manifest.revisions),
+            revisions=sum(one.first_seen is not None for one in manifest.revisions),
+            kept_out=sum(one.first_seen is None for one in manifest.revisions),
             size_bytes=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
             sources=manifest.sources,
             last_refresh=manifest.last_refresh,
@@ -325,33 +337,6 @@ class History:
         return [problem for one in chosen for problem in find_problems(self.folder(one), one)]
 
 
-def _merge(stored: Candles, new: Candles, now: int | None) -> tuple[Candles, list[Revision]]:
-    """Stored rows and those of ``new`` at other opens; and where both differ at the same open."""
-    at = np.searchsorted(stored.ts, new.ts)
-    there = np.zeros(len(new), dtype=bool)
-    inside = at < len(stored)
-    there[inside] = stored.ts[at[inside]] == new.ts[inside]
-    old, again = at[there], np.flatnonzero(there)
-    differs = np.zeros(len(old), dtype=bool)
-    for name in COLUMNS:
-        differs |= getattr(stored, name)[old] != getattr(new, name)[again]
-    revisions = [
-        Revision(int(new.ts[j]), _values(stored, int(i)), _values(new, int(j)), now)
-        for i, j in zip(old[differs], again[differs], strict=True)
-    ]
-    order = np.argsort(np.concatenate([stored.ts, new.ts[~there]]), kind="stable")
-    columns = (
-        np.concatenate([getattr(stored, name), getattr(new, name)[~there]])[order]
-        for name in ("ts", *COLUMNS)
-    )
-    return Candles(new.symbol, new.timeframe, *columns), revisions
-
-
-def _values(candles: Candles, row: int) -> Values:
-    o, h, low, c, v = (float(getattr(candles, name)[row]) for name in COLUMNS)
-    return o, h, low, c, v
-
-
 def _with_source(sources: tuple[str, ...], source: str, used: bool) -> tuple[str, ...]:
     return (*sources, source) if used and source not in sources else sources
 
@@ -375,19 +360,20 @@ def _require_stored(manifest: Manifest | None, series: Series) -> Manifest:
 
 
 def _require_open_gap(manifest: Manifest, gap: Gap) -> None:
-    is_gap = any((one.start, one.end) == (gap.start, gap.end) for one in manifest.gaps)
-    if not is_gap:
+    runs = (*manifest.gaps, *manifest.open_gaps())
+    if not any((one.start, one.end) == (gap.start, gap.end) for one in runs):
         missing = ", ".join(str(one) for one in manifest.gaps[:10]) or "none"
         raise InputError(
             field=f"{manifest.series} gap",
             value=f"{iso(gap.start)} .. {iso(gap.end)}",
             expected=f"exactly a run of missing bars (there are: {missing})",
         )
-    for known in manifest.accepted_gaps():
-        if known.covers(gap):
-            raise InputError(
-                field=f"{manifest.series} gap", value=str(gap), expected=f"a gap other than {known}"
-            )
+    known = manifest.accepted_gaps()
+    if not not_covered(gap, known, timeframe_ms(manifest.series.timeframe)):
+        there = ", ".join(str(one) for one in known)
+        raise InputError(
+            field=f"{manifest.series} gap", value=str(gap), expected=f"a gap other than {there}"
+        )
 
 
 def _shown(moment: int | None) -> str:

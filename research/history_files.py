@@ -72,6 +72,9 @@ LOCK_SECONDS = 60.0
 # would take a writer that commits faster than files can be read.
 READ_TRIES = 20
 
+GONE = "the file is gone, and the manifest names it"
+UNNAMED = "the manifest does not name this file"
+
 LAST_TS = 4_102_444_800_000  # 2100: beyond it a stamp is in microseconds or nonsense
 
 _SCHEMA = pa.schema(
@@ -181,17 +184,15 @@ def require_listed_files(folder: Path, series: Series, manifest: Manifest | None
     listed = {one.month: one for one in manifest.months} if manifest else {}
     there = month_files(folder)
     for month in sorted(there - set(listed)):
-        raise _corrupt(series, f"{month}.parquet", "the manifest does not name this file")
+        raise _corrupt(series, f"{month}.parquet", UNNAMED)
     for month in sorted(set(listed) - there):
         if not any(path.exists() for path in _places(folder, listed[month])):
-            raise _corrupt(
-                series, f"{month}.parquet", "the file is gone, and the manifest names it"
-            )
+            raise _corrupt(series, f"{month}.parquet", GONE)
 
 
 def read_month(folder: Path, series: Series, entry: MonthFile) -> Candles:
     """One month's rows, after its SHA-256 and its page checksums. Raises CorruptHistory."""
-    name, wrong = f"{entry.month}.parquet", "the file is gone, and the manifest names it"
+    name, wrong = f"{entry.month}.parquet", GONE
     for path in _places(folder, entry):
         try:
             raw = path.read_bytes()
@@ -254,10 +255,10 @@ def find_problems(folder: Path, series: Series) -> list[Problem]:
 
 
 def _problems(folder: Path, series: Series, manifest: Manifest | None) -> Iterator[Problem]:
-    try:
-        require_listed_files(folder, series, manifest)
-    except CorruptHistory as err:
-        yield _problem(series, (err.field or MANIFEST).rpartition("/")[2], err)
+    # A file that is gone is found below, where its rows are wanted.
+    listed = {one.month for one in manifest.months} if manifest else set()
+    for month in sorted(month_files(folder) - listed):
+        yield Problem(series, f"{month}.parquet", UNNAMED)
     parts = []
     for entry in manifest.months if manifest else ():
         name = f"{entry.month}.parquet"

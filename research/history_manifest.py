@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from research.candles import (
+    COLUMNS,
     Candles,
     Defect,
     DefectKind,
@@ -25,6 +26,7 @@ from research.candles import (
     find_defects,
     find_gaps,
     iso,
+    not_covered,
     timeframe_ms,
 )
 from research.errors import CorruptHistory, UnknownNameError
@@ -37,10 +39,12 @@ __all__ = [
     "Revision",
     "Series",
     "Values",
+    "merge",
     "month_of",
     "new_defects",
     "parse_manifest",
     "render_manifest",
+    "split_late",
     "with_months",
 ]
 
@@ -102,11 +106,12 @@ class AcceptedGap:
 class Revision:
     """A candle that came again with other values: open, high, low, close, volume then and later.
 
-    The first-seen row stays in the month file. ``at`` is when the later one came, if known.
+    What was seen first stays: the row in the month file, or, where ``first_seen`` is None, its
+    absence in a gap that a person has accepted. ``at`` is when the later one came, if known.
     """
 
     ts: int
-    first_seen: Values
+    first_seen: Values | None
     later: Values
     at: int | None
 
@@ -143,9 +148,9 @@ class Manifest:
         return tuple(Gap(symbol, one.start, one.end, one.name) for one in self.accepted)
 
     def open_gaps(self) -> tuple[Gap, ...]:
-        """The gaps that nobody has accepted."""
-        known = self.accepted_gaps()
-        return tuple(gap for gap in self.gaps if not any(one.covers(gap) for one in known))
+        """The missing bars that nobody has accepted, as gaps."""
+        known, bar = self.accepted_gaps(), timeframe_ms(self.series.timeframe)
+        return tuple(part for gap in self.gaps for part in not_covered(gap, known, bar))
 
     def defect_counts(self) -> dict[DefectKind, int]:
         """How many defects of each kind; a gap counts once however long it is."""
@@ -216,6 +221,50 @@ def new_defects(
 def _odd_rows(changed: Mapping[str, Candles]) -> list[Defect]:
     found = (one for candles in changed.values() for one in find_defects(candles))
     return [one for one in found if one.kind is not DefectKind.GAP]
+
+
+def merge(stored: Candles, new: Candles, now: int | None) -> tuple[Candles, list[Revision]]:
+    """Stored rows and those of ``new`` at other opens; and where both differ at the same open."""
+    at = np.searchsorted(stored.ts, new.ts)
+    there = np.zeros(len(new), dtype=bool)
+    inside = at < len(stored)
+    there[inside] = stored.ts[at[inside]] == new.ts[inside]
+    old, again = at[there], np.flatnonzero(there)
+    differs = np.zeros(len(old), dtype=bool)
+    for name in COLUMNS:
+        differs |= getattr(stored, name)[old] != getattr(new, name)[again]
+    revisions = [
+        Revision(int(new.ts[j]), _values_at(stored, int(i)), _values_at(new, int(j)), now)
+        for i, j in zip(old[differs], again[differs], strict=True)
+    ]
+    order = np.argsort(np.concatenate([stored.ts, new.ts[~there]]), kind="stable")
+    columns = (
+        np.concatenate([getattr(stored, name), getattr(new, name)[~there]])[order]
+        for name in ("ts", *COLUMNS)
+    )
+    return Candles(new.symbol, new.timeframe, *columns), revisions
+
+
+def _values_at(candles: Candles, row: int) -> Values:
+    o, h, low, c, v = (float(getattr(candles, name)[row]) for name in COLUMNS)
+    return o, h, low, c, v
+
+
+def split_late(
+    candles: Candles, gaps: Sequence[Gap], now: int | None
+) -> tuple[Candles, list[Revision]]:
+    """The candles outside ``gaps``, and a record of each of those inside."""
+    inside = np.zeros(len(candles), dtype=bool)
+    for gap in gaps:
+        inside |= (candles.ts >= gap.start) & (candles.ts < gap.end)
+    if not inside.any():
+        return candles, []
+    late = [
+        Revision(int(candles.ts[i]), None, _values_at(candles, int(i)), now)
+        for i in np.flatnonzero(inside)
+    ]
+    columns = (getattr(candles, name)[~inside] for name in ("ts", *COLUMNS))
+    return Candles(candles.symbol, candles.timeframe, *columns), late
 
 
 def render_manifest(manifest: Manifest) -> bytes:
@@ -292,7 +341,12 @@ def _from_body(body: Mapping[str, Any], series: Series) -> Manifest:
         ),
         accepted=tuple(AcceptedGap(**one) for one in body["accepted_gaps"]),
         revisions=tuple(
-            Revision(one["ts"], _values(one["first_seen"]), _values(one["later"]), one["at"])
+            Revision(
+                one["ts"],
+                None if one["first_seen"] is None else _values(one["first_seen"]),
+                _values(one["later"]),
+                one["at"],
+            )
             for one in body["revisions"]
         ),
         last_refresh=body["last_refresh"],

@@ -25,6 +25,7 @@ from research.candles import (
     find_defects,
     find_gaps,
     iso,
+    not_covered,
     require_sound,
     timeframe_ms,
     utc_ms,
@@ -213,8 +214,47 @@ def test_a_gap_is_accepted_only_whole_and_only_for_its_symbol(known: Gap, covers
     if covers:
         judged.require_gaps_accepted()
     else:
-        with pytest.raises(GapNotAccepted, match="1 bars are missing"):
+        with pytest.raises(GapNotAccepted, match="1 bar is missing"):
             judged.require_gaps_accepted()
+
+
+@settings(deadline=None)
+@given(
+    opens=st.sets(st.integers(0, 12), min_size=2).map(sorted),
+    accepted=st.lists(
+        st.tuples(st.integers(-1, 26), st.integers(1, 12), st.sampled_from(["BTCUSDT", "ETHUSDT"])),
+        max_size=5,
+    ),
+)
+def test_gaps_are_accepted_bar_by_bar_however_they_were_accepted(
+    opens: list[int], accepted: list[tuple[int, int, str]]
+) -> None:
+    """As paper trading has it: a bar is accepted where one accepted gap holds it whole."""
+    half = HOUR // 2
+    gaps = tuple(
+        Gap(symbol, START + start * half, START + (start + length) * half, "outage")
+        for start, length, symbol in accepted
+    )
+    candles = hours(*opens)
+    open_bars = [
+        ts
+        for ts in range(START + opens[0] * HOUR, START + opens[-1] * HOUR, HOUR)
+        if ts not in candles.ts
+        and not any(known.covers(Gap("BTCUSDT", ts, ts + HOUR)) for known in gaps)
+    ]
+    found = [
+        ts
+        for hole in find_gaps(candles)
+        for part in not_covered(hole, gaps, HOUR)
+        for ts in range(part.start, part.end, HOUR)
+    ]
+    assert found == open_bars
+    judged = CandleSet((candles,), gaps)
+    if open_bars:
+        with pytest.raises(GapNotAccepted, match=iso(open_bars[0])):
+            judged.require_gaps_accepted()
+    else:
+        judged.require_gaps_accepted()
 
 
 @settings(deadline=None)

@@ -320,6 +320,37 @@ def test_a_gap_has_one_name(with_gap: History) -> None:
         with_gap.accept_gap("binance", "BTCUSDT", "1d", *GAP, "fire", "anna", "flames")
 
 
+def test_a_candle_that_comes_for_an_accepted_gap_is_recorded_and_kept_out(
+    with_gap: History,
+) -> None:
+    """Runs were decided without it: with it, nobody could repeat them."""
+    with_gap.accept_gap("binance", "BTCUSDT", "1d", *GAP, "flood", "anna", "water")
+    before = shown(with_gap).digest()
+    report = with_gap.append("binance", days(8, 6), "backup", now=JANUARY + 20 * DAY)
+    assert (report.rows_added, report.already_there, report.revisions) == (0, 4, ())
+    late = days(10, 2)
+    assert [one.ts for one in report.kept_out] == late.ts.tolist()
+    assert [one.later[3] for one in report.kept_out] == late.close.tolist()
+    assert {(one.first_seen, one.at) for one in report.kept_out} == {(None, JANUARY + 20 * DAY)}
+    assert "2 kept out of accepted gaps" in str(report)
+    assert shown(with_gap).digest() == before
+    assert with_gap.manifest("binance", "BTCUSDT", "1d").revisions == report.kept_out
+    (info,) = with_gap.inventory()
+    assert (info.kept_out, info.revisions, info.gaps) == (2, 0, ())
+    assert with_gap.verify() == []
+    # The same again is on record already; rows on either side still come in.
+    again = with_gap.append("binance", days(10, 2), "backup")
+    assert (again.rows_added, again.already_there, again.kept_out) == (0, 2, ())
+    more = with_gap.append("binance", days(9, 11), "backup")
+    assert (more.rows_added, more.already_there) == (3, 8)
+
+
+def test_a_candle_that_comes_for_a_gap_that_nobody_accepted_fills_it(with_gap: History) -> None:
+    report = with_gap.append("binance", days(9, 4), "backup")
+    assert (report.rows_added, report.already_there, report.kept_out) == (2, 2, ())
+    assert with_gap.inventory()[0].gaps == ()
+
+
 def test_a_gap_of_nothing_stored_is_missing_history(history: History) -> None:
     with pytest.raises(HistoryMissing):
         history.accept_gap("binance", "BTCUSDT", "1d", *GAP, "flood", "anna", "water")
@@ -373,6 +404,22 @@ def test_verify_checks_the_manifest_against_the_rows(with_gap: History) -> None:
     assert ["14" in problem.what for problem in with_gap.verify()] == [True]
     _resigned(true, folder)
     assert with_gap.verify() == []
+
+
+def test_verify_lists_every_missing_and_every_strange_file_once(history: History) -> None:
+    history.append("binance", days(0, 100), "test")
+    folder = history.root / "binance" / "BTCUSDT" / "1d"
+    first, second, *_ = sorted(folder.glob("*.parquet"))
+    second.rename(folder / "strange.parquet")
+    first.rename(folder / "stranger.parquet")
+    gone, unnamed = "the file is gone, and the manifest names it", "does not name this file"
+    problems = {problem.file: problem.what for problem in history.verify()}
+    assert len(history.verify()) == len(problems) == 4
+    assert {file for file, what in problems.items() if gone in what} == {first.name, second.name}
+    assert {file for file, what in problems.items() if unnamed in what} == {
+        "strange.parquet",
+        "stranger.parquet",
+    }
 
 
 def test_a_manifest_of_another_schema_is_refused(
