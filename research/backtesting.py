@@ -38,7 +38,7 @@ from research.errors import HistoryMissing, InputError
 from research.metrics import METRICS, Metrics, metrics_of, tally_log
 from research.risk import Rules, rules_for
 from research.state import Log, State, opening_state
-from research.strategy import Strategy, Targets, compute_targets
+from research.strategy import Signal, Strategy, Targets, compute_targets
 from research.tape import Intervention, Tape, candle_positions, tape_of
 from research.workspace import default_account
 
@@ -290,22 +290,23 @@ class Backtest:
                 for one in rows
             ),
             "timestamp",
+            {**_dtypes(Signal), "target": "float64", "code": "str"},
         )
 
     @cached_property
     def orders(self) -> pd.DataFrame:
         """One row an order, indexed by the close at which it was decided."""
-        return _frame(map(dataclasses.asdict, self.order_list), "decided_at", Order)
+        return _frame(map(dataclasses.asdict, self.order_list), "decided_at", _dtypes(Order))
 
     @cached_property
     def fills(self) -> pd.DataFrame:
         """One row a fill, indexed by time."""
-        return _frame(map(dataclasses.asdict, self.fill_list), "at", Fill)
+        return _frame(map(dataclasses.asdict, self.fill_list), "at", _dtypes(Fill))
 
     @cached_property
     def trades(self) -> pd.DataFrame:
         """One row a round trip, indexed by its end."""
-        return _frame(map(dataclasses.asdict, self.trade_list), "closed_at", Trade)
+        return _frame(map(dataclasses.asdict, self.trade_list), "closed_at", _dtypes(Trade))
 
     def digest(self) -> str:
         """SHA-256 over every order and fill: two runs with the same digest traded the same."""
@@ -358,11 +359,13 @@ _DTYPES: dict[Any, str] = {"float": "float64", "int": "int64"}
 _MOMENTS = {"timestamp", "decided_at", "ended_at", "at", "opened_at", "closed_at"}
 
 
-def _frame(rows: Any, index: str, kind: type | None = None) -> pd.DataFrame:
-    frame = pd.DataFrame(list(rows))
-    if kind is not None:  # a frame without a row still has its columns and their types
-        dtypes = {field.name: _DTYPES.get(field.type, "str") for field in dataclasses.fields(kind)}
-        frame = frame.reindex(columns=list(dtypes)).astype(dtypes)
+def _dtypes(kind: Any) -> dict[str, str]:
+    return {field.name: _DTYPES.get(field.type, "str") for field in dataclasses.fields(kind)}
+
+
+def _frame(rows: Any, index: str, dtypes: dict[str, str]) -> pd.DataFrame:
+    """A frame that has its columns and their types also where there is no row."""
+    frame = pd.DataFrame(list(rows)).reindex(columns=list(dtypes)).astype(dtypes)
     for name in _MOMENTS & set(frame.columns):
         moments = _utc_index(frame[name].to_numpy(), name)
         frame[name] = moments.where(frame[name].to_numpy() != 0) if name == "ended_at" else moments

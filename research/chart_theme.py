@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import dataclass
+from html import unescape
 from typing import Any, Final
 
 import numpy as np
@@ -117,8 +119,17 @@ class Chart(go.Figure):  # type: ignore[misc]
         """What plotly.js draws: data, layout and config, ready for JSON."""
         return {**json.loads(self.to_json()), "config": _CONFIG}
 
+    def __repr__(self) -> str:
+        """What it shows, in words, for whoever cannot see it drawn."""
+        titles = [self.layout.title.text or ""] + [one.text for one in self.layout.annotations]
+        named = [text for text in titles if text] or [one.name or one.type for one in self.data]
+        words = re.sub(r"<[^>]+>|&nbsp;", " ", "; ".join(named))
+        return (
+            f"Chart of {unescape(' '.join(words.split()))}. JupyterLab draws it; so does .show()."
+        )
+
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
-        return {"application/vnd.plotly.v1+json": self.drawing(), "text/plain": repr(type(self))}
+        return {"application/vnd.plotly.v1+json": self.drawing(), "text/plain": repr(self)}
 
 
 PERCENTS: Final = {

@@ -122,7 +122,7 @@ def candles_figure(
 
 def _is_wide(run: Backtest) -> bool:
     both = np.concatenate([run.equity.to_numpy(), buy_and_hold(run).to_numpy()])
-    return bool(both.min() > 0 and both.max() > 6 * both.min())
+    return len(both) > 0 and bool(both.min() > 0 and both.max() > 6 * both.min())
 
 
 def _times(ts: Any) -> Floats:
@@ -189,6 +189,8 @@ def _trade_traces(run: Backtest) -> Iterable[go.Scatter]:
 
 def _exposure_traces(run: Backtest) -> Iterable[go.Scatter]:
     shares = _shares_held(run)
+    if not len(shares):
+        return
     starts = np.unique(np.linspace(0, len(shares), _EXPOSURES, endpoint=False, dtype=np.int64))
     lengths = np.diff(np.append(starts, len(shares)))[:, None]
     means = np.add.reduceat(shares, starts, axis=0) / lengths

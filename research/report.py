@@ -20,7 +20,14 @@ from research.durable import write_whole
 from research.errors import InputError
 from research.metrics import METRICS
 from research.report_page import render_page
-from research.report_tables import buy_and_hold, costs_of, figures_of, refusals, window_of
+from research.report_tables import (
+    buy_and_hold,
+    costs_of,
+    figures_of,
+    held_return,
+    refusals,
+    window_of,
+)
 from research.sweep_charts import sweep_heatmap, sweep_line
 from research.synthetic import SYNTHETIC_NOTICE
 
@@ -45,9 +52,8 @@ _CARDS = ("total_return", "cagr", "sharpe", "max_drawdown", "trades", "win_rate"
 
 def run_text(run: Backtest) -> str:
     """The run as a table for a terminal: what was run, the figures, and what was refused."""
-    held = float(buy_and_hold(run).iloc[-1]) / run.account.initial_cash - 1
     rows = [(label, value) for label, value, _ in figures_of(run)]
-    rows.insert(1, ("Buy and hold", format_metric("total_return", held)))
+    rows.insert(1, ("Buy and hold", format_metric("total_return", held_return(run))))
     lines = [
         f"{run.strategy!r} on {', '.join(run.symbols)}, {run.candles.timeframe}",
         window_of(run),
@@ -105,6 +111,8 @@ def _notices(run: Backtest) -> list[tuple[str, str]]:
 
 
 def _sparkline(run: Backtest) -> str:
+    if not len(run.equity):
+        return ""
     width, height = _SPARK
     lines = ((buy_and_hold(run), THEME.benchmark, 1), (run.equity, THEME.strategy, 1.6))
     low = min(float(series.min()) for series, _, _ in lines)

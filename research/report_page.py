@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
+from research.candles import utc_ms
 from research.chart_theme import NIGHT, Chart
 from research.charts import candles_figure, run_figure
 from research.report_tables import (
@@ -122,7 +123,7 @@ def _verdict(run: Backtest) -> str:
         for label, value, meaning in figures_of(run)[1:]
     )
     return (
-        f'<div class="verdict"><strong class="{_tone(total)}">{_minus(f"{total:+.1%}")}</strong>'
+        f'<div class="verdict"><strong class="{_tone(total)}">{_change(total)}</strong>'
         f"<p>{_minus(escape(verdict_of(run)))}</p></div>\n"
         f'<dl class="cards">{_minus(cards)}</dl>'
     )
@@ -153,9 +154,10 @@ def _roughness(run: Backtest) -> str:
         for row in falls.itertuples()
     ]
     heads = ("Fall", "From", "Lowest", "Recovered", "Days under water#")
+    deepest = f"The {len(rows)} deepest falls" if len(rows) > 1 else "The only fall"
     return (
         "<h2>How rough was it?</h2>\n"
-        f'<p class="lead">The {len(rows)} deepest falls from a high.</p>\n{_table(heads, rows)}'
+        f'<p class="lead">{deepest} from a high.</p>\n{_table(heads, rows)}'
     )
 
 
@@ -178,15 +180,17 @@ def _months(run: Backtest) -> str:
 def _month_cell(value: float, scale: float) -> str:
     if math.isnan(value):
         return '<td class="none">·</td>'
+    if not _tone(value):
+        return f"<td>{_change(value)}</td>"
     strength = min(1.0, abs(value) / scale) ** 0.7 * 0.75
     colour = "0,114,178" if value > 0 else "213,94,0"
-    return f'<td style="background:rgba({colour},{strength:.2f})">{_minus(f"{value:+.1%}")}</td>'
+    return f'<td style="background:rgba({colour},{strength:.2f})">{_change(value)}</td>'
 
 
 def _symbols(run: Backtest) -> str:
     points = max(800, min(4_000, _PRICE_POINTS // len(run.symbols)))
-    first = run.close_time[0] - pd.Timedelta(milliseconds=run.candles.bar_ms)
-    start = int(first.timestamp() * 1000)
+    closes = run.tape.close_time
+    start = int(closes[0]) - run.candles.bar_ms if len(closes) else utc_ms("2100")
     charts = []
     for i, symbol in enumerate(run.symbols):
         candles = run.candles[symbol].between(start)
@@ -196,7 +200,7 @@ def _symbols(run: Backtest) -> str:
         change = float(candles.close[-1] / candles.close[0]) - 1
         charts.append(
             f'<details class="panel"{" open" if i < _OPEN_CHARTS else ""}><summary>'
-            f"{escape(symbol)}<span>{_minus(f'{change:+.1%}')} over the window</span></summary>"
+            f"{escape(symbol)}<span>{_change(change)} over the window</span></summary>"
             f"{_figure(candles_figure(candles, run, points=points), bare=True)}</details>"
         )
     return (
@@ -332,8 +336,14 @@ def _minus(text: str) -> str:
     return re.sub(r"(?<![\w-])-(?=[\d∞])", "−", text)
 
 
+def _change(value: float) -> str:
+    """A change as a percent with its sign; what rounds to nothing has none."""
+    return _minus(f"{value:+.1%}") if _tone(value) else "0.0%"
+
+
 def _tone(value: float) -> str:
-    return "gain" if value > 0 else "loss" if value < 0 else ""
+    shown = round(value, 3)  # a tenth of a percent, as _change shows it
+    return "gain" if shown > 0 else "loss" if shown < 0 else ""
 
 
 def _moment(moment: Any, absent: str = "") -> str:

@@ -7,6 +7,7 @@ belongs to the month that it ends.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ __all__ = [
     "buy_and_hold",
     "costs_of",
     "figures_of",
+    "held_return",
     "monthly_returns",
     "refusals",
     "settings_of",
@@ -41,15 +43,25 @@ def buy_and_hold(run: Backtest) -> pd.Series:
     Each part buys at its symbol's first close in the run, in fractions and without costs.
     """
     close = pd.DataFrame(run.tape.close).ffill()
+    if close.empty:
+        return pd.Series([], run.close_time, np.float64, name="hold")
     growth = (close / close.bfill().iloc[0]).fillna(1.0)
     return pd.Series(
         growth.mean(axis=1).to_numpy() * run.account.initial_cash, run.close_time, name="hold"
     )
 
 
+def held_return(run: Backtest) -> float:
+    """What ``buy_and_hold`` made, as a fraction; NaN for a run without a bar."""
+    held = buy_and_hold(run)
+    return float(held.iloc[-1]) / run.account.initial_cash - 1 if len(held) else math.nan
+
+
 def window_of(run: Backtest) -> str:
     """First open, last close and length of the run, in words."""
     closes = run.tape.close_time
+    if not len(closes):
+        return "no bar yet"
     start, end = int(closes[0]) - run.candles.bar_ms, int(closes[-1])
     days = (end - start) / DAY
     length = f"{days:,.0f} days" if days >= 2 else f"{days * 24:,.1f} hours"
@@ -70,7 +82,9 @@ def costs_of(run: Backtest) -> str:
 def verdict_of(run: Backtest) -> str:
     """One or two sentences: what the money became, against buying and holding, and how rough."""
     m = run.metrics
-    held = float(buy_and_hold(run).iloc[-1]) / run.account.initial_cash - 1
+    held = held_return(run)
+    if math.isnan(held):
+        return "No bar has closed in it yet: there is nothing to judge."
     cash = f"{run.account.initial_cash:,.0f} became {m.final_equity:,.0f}"
     if not m.trades and not run.fill_list:
         return f"No trade: nothing was bought. Buying and holding made {held:+.1%}."
@@ -94,13 +108,16 @@ def figures_of(run: Backtest) -> list[tuple[str, str, str]]:
 def monthly_returns(run: Backtest) -> pd.DataFrame:
     """One row a year, columns 1 to 12 and ``year``; NaN where the run has no bar."""
     moments = run.close_time.tz_localize(None) - pd.Timedelta(milliseconds=1)
+    months = range(1, 13)
+    if not len(run.equity):
+        return pd.DataFrame(columns=[*months, "year"], index=pd.Index([], name="year"), dtype=float)
     last = run.equity.groupby([moments.year, moments.month]).last()
     before = last.shift(fill_value=run.account.initial_cash)
-    months = (last / before - 1).unstack().reindex(columns=range(1, 13))
-    months.index.name, months.columns.name = "year", None
+    table = (last / before - 1).unstack().reindex(columns=months)
+    table.index.name, table.columns.name = "year", None
     ends = last.groupby(level=0).last()
-    months["year"] = ends / ends.shift(fill_value=run.account.initial_cash) - 1
-    return months
+    table["year"] = ends / ends.shift(fill_value=run.account.initial_cash) - 1
+    return table
 
 
 def worst_drawdowns(run: Backtest, count: int = 5) -> pd.DataFrame:
@@ -114,11 +131,11 @@ def worst_drawdowns(run: Backtest, count: int = 5) -> pd.DataFrame:
     below = np.concatenate([[False], depth > 0, [False]])
     starts = np.flatnonzero(~below[:-1] & below[1:])
     ends = np.flatnonzero(below[:-1] & ~below[1:])
-    first_open = run.close_time[0] - pd.Timedelta(milliseconds=run.candles.bar_ms)
+    bar = pd.Timedelta(milliseconds=run.candles.bar_ms)
     rows = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         bottom = start + int(np.argmax(depth[start:end]))
-        peak = run.close_time[start - 1] if start else first_open
+        peak = run.close_time[start - 1] if start else run.close_time[0] - bar
         recovered = run.close_time[end] if end < len(depth) else pd.NaT
         until = run.close_time[-1] if pd.isna(recovered) else recovered
         days = (until - peak).total_seconds() / 86_400

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from research import report_page
 from research.account import Account, Limits, Stops
-from research.backtesting import Backtest, backtest
+from research.backtesting import Backtest, backtest, run_tape
 from research.candles import COLUMNS, DAY, Candles, CandleSet, utc_ms
 from research.chart_theme import NIGHT, THEME, format_metric, thinned
 from research.errors import InputError, UnknownNameError
@@ -46,7 +46,9 @@ from research.report_tables import (
 )
 from research.risk import CODES
 from research.strategies.sma_crossover import SmaCrossover
+from research.strategy import compute_targets
 from research.synthetic import SYNTHETIC_NOTICE, synthetic_candles
+from research.tape import tape_of
 
 HOUR = 3_600_000
 WIDE = Limits(max_position_pct=40, max_drawdown_pct=95, max_daily_loss_pct=50)
@@ -633,3 +635,84 @@ def test_a_folder_is_refused_as_a_file_name(run: Backtest, tmp_path: Path) -> No
     with pytest.raises(InputError, match="expected a file name"):
         write_report(run, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- runs of little or nothing
+
+
+@pytest.fixture
+def unborn() -> Backtest:
+    """A run whose first bar has not closed."""
+    candles = priced(1, 1, 1, 2)
+    strategy, account = SmaCrossover(2, 3), Account(limits=WIDE)
+    targets = tuple(compute_targets(strategy, one) for one in candles)
+    tape = tape_of(candles, targets, (), utc_ms("2025"))
+    return run_tape(strategy, candles, account, targets, tape, "unborn")
+
+
+def test_a_run_without_a_bar_shows_itself_as_such(unborn: Backtest, tmp_path: Path) -> None:
+    assert len(unborn.equity) == len(buy_and_hold(unborn)) == 0
+    assert "no bar yet" in run_text(unborn)
+    assert "no bar yet" in run_html(unborn)
+    assert "nothing to judge" in verdict_of(unborn)
+    assert window_of(unborn) == "no bar yet"
+    assert worst_drawdowns(unborn).empty
+    assert list(monthly_returns(unborn).columns) == [*range(1, 13), "year"]
+    assert run_figure(unborn).layout.xaxis.range is None
+    shown = Page(unborn.report(tmp_path / "run.html").read_text(encoding="utf-8")).text
+    assert "No trade has ended" in shown
+    assert "AAA: no candle in this window" in shown
+
+
+@pytest.mark.parametrize("table", ["signals", "orders", "fills", "trades"])
+def test_a_table_without_a_row_has_the_columns_of_one_with_rows(
+    unborn: Backtest, run: Backtest, table: str
+) -> None:
+    empty, full = getattr(unborn, table), getattr(run, table)
+    assert len(empty) == 0 < len(full)
+    assert empty.dtypes.to_dict() == full.dtypes.to_dict()
+    assert empty.index.dtype == full.index.dtype
+    assert empty.index.name == full.index.name
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "tone"),
+    [
+        (0.0, "0.0%", ""),
+        (0.0004, "0.0%", ""),
+        (-0.0004, "0.0%", ""),
+        (0.0006, "+0.1%", "gain"),
+        (-0.0006, "−0.1%", "loss"),
+        (1.5, "+150.0%", "gain"),
+    ],
+)
+def test_what_rounds_to_nothing_is_neither_gain_nor_loss(
+    value: float, shown: str, tone: str
+) -> None:
+    assert report_page._change(value) == shown
+    assert report_page._tone(value) == tone
+
+
+def test_one_fall_is_not_many(run: Backtest) -> None:
+    one = with_equity(run, [10_000, 9_000, 10_500])
+    assert "The only fall from a high." in report_page._roughness(one)
+    two = with_equity(run, [10_000, 9_000, 10_500, 10_000])
+    assert "The 2 deepest falls from a high." in report_page._roughness(two)
+
+
+def test_a_chart_that_cannot_be_drawn_says_in_words_what_it_shows(
+    run: Backtest, grid: pd.DataFrame
+) -> None:
+    figures = {
+        "Drawdown": run_figure(run),
+        "BTCUSDT close; Volume, base asset": candles_figure(run.candles["BTCUSDT"]),
+        "Sharpe ratio, median over days best 2.00": sweep_heatmap(grid, "fast", "slow", "sharpe"),
+    }
+    for words, figure in figures.items():
+        bundle = figure._repr_mimebundle_()
+        assert set(bundle) == {"application/vnd.plotly.v1+json", "text/plain"}
+        assert bundle["text/plain"] == repr(figure)
+        assert repr(figure).startswith("Chart of ")
+        assert words in repr(figure)
+        assert not re.search(r"[<>&]", repr(figure))
+        assert len(repr(figure)) < 400
