@@ -294,7 +294,7 @@ def _slots(artefact: Artefact, settings: Settings, first_slot: int | None, bars:
     clock = feed_for(artefact, settings, "replay").closed(wall_clock()).clock()
     closes = [int(ts) + bar_ms for ts in clock]
     done = _last_slot(artefact, settings)
-    earliest = max(utc_ms(artefact.window.end), 0 if done is None else done + 1)
+    earliest = max(utc_ms(artefact.window.end), 0 if done is None else done + bar_ms)
     after = [close for close in closes if close >= earliest]
     if first_slot is None:
         slots = after[:bars] if done is not None else after[-bars:]
