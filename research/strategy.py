@@ -17,6 +17,9 @@ targets into orders; the very same method over the very same history serves back
             return self.window
 
         def targets(self, candles: Candles) -> Targets: ...
+
+A strategy file imports from the modules that define things (``from research.strategy import
+Strategy``), not from ``research`` itself: a promotion hashes the code that the file imports.
 """
 
 from __future__ import annotations
