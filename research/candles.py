@@ -352,8 +352,9 @@ class CandleSet:
     def require_gaps_accepted(self) -> None:
         """Raises GapNotAccepted for the first missing bars that nobody has accepted by name."""
         for one in self.series:
+            known = [gap for gap in self.gaps if gap.symbol == one.symbol]
             for hole in find_gaps(one):
-                for gap in not_covered(hole, self.gaps, one.bar_ms):
+                for gap in not_covered(hole, known, one.bar_ms):
                     missing = (gap.end - gap.start) // one.bar_ms
                     raise GapNotAccepted(
                         f"{missing} bars are missing" if missing > 1 else "1 bar is missing",
@@ -369,7 +370,7 @@ def not_covered(gap: Gap, known: Iterable[Gap], bar_ms: int) -> list[Gap]:
     opens = np.arange(gap.start, gap.end, bar_ms)
     left = np.ones(len(opens), dtype=bool)
     for one in known:
-        if one.symbol == gap.symbol:
+        if one.symbol == gap.symbol and one.start < gap.end and gap.start < one.end:
             left &= (opens < one.start) | (opens + bar_ms > one.end)
     edges = np.flatnonzero(np.diff(left, prepend=False, append=False)).tolist()
     return [

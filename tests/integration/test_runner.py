@@ -223,8 +223,9 @@ def test_a_new_account_before_its_first_candle_waits_and_says_so(
     beyond = int(candles.clock()[-1]) + 2 * HOUR
     waiting = runner.run("trend", beyond, "replay", project)
     assert waiting.status == "waiting"
-    text = "".join(nbformat.read(waiting.report, as_version=4).cells[4].outputs[0].data.values())
-    assert "no candle closes at" in text
+    notebook = nbformat.read(waiting.report, as_version=4)
+    said = next(cell for cell in notebook.cells if cell.id == "run").outputs[0].data["text/plain"]
+    assert "no candle closes at 2024-02-02T17:00Z yet" in said
 
 
 def test_an_earlier_slot_of_a_replay_changes_nothing(project: Settings) -> None:
