@@ -110,7 +110,8 @@ def open_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: in
             log.fill_since[row][s] = state.pending_since[s]
             log.fill_intent[row][s] = state.pending_intent[s]
             _forget_pending(state, s)
-    return _with_cash(state, cash)
+    account = (state.equity, state.peak, state.day, state.day_base, state.day_lost)
+    return _handed_on(state, cash, *account, state.tripped)
 
 
 def close_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: int) -> State:
@@ -157,23 +158,7 @@ def close_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: i
     log.peak[row] = peak
     log.day_base[row] = day_base
     log.tripped[row] = tripped
-    return State(
-        cash,
-        equity,
-        peak,
-        day,
-        day_base,
-        day_lost,
-        tripped,
-        state.lots,
-        state.pending,
-        state.pending_since,
-        state.pending_intent,
-        state.acted,
-        state.last,
-        state.entry,
-        state.high,
-    )
+    return _handed_on(state, cash, equity, peak, day, day_base, day_lost, tripped)
 
 
 def _run_stops(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: int) -> float:
@@ -334,16 +319,25 @@ def _forget_pending(state: State, s: int) -> None:
     state.pending_intent[s] = 0
 
 
-def _with_cash(state: State, cash: float) -> State:
-    # Spelled out, since numba knows no NamedTuple._replace.
+def _handed_on(
+    state: State,
+    cash: float,
+    equity: float,
+    peak: float,
+    day: int,
+    day_base: float,
+    day_lost: bool,
+    tripped: bool,
+) -> State:
+    """The state with another account and the same sequences; numba knows no ``_replace``."""
     return State(
         cash,
-        state.equity,
-        state.peak,
-        state.day,
-        state.day_base,
-        state.day_lost,
-        state.tripped,
+        equity,
+        peak,
+        day,
+        day_base,
+        day_lost,
+        tripped,
         state.lots,
         state.pending,
         state.pending_since,
