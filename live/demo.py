@@ -23,7 +23,8 @@ from research.backtesting import Backtest, backtest
 from research.candles import DAY, CandleSet, iso, utc_ms
 from research.errors import ExchangeError, HistoryMissing
 from research.exchange import MarketData
-from research.history import History
+from research.fetching import top_up
+from research.history import History, Series
 from research.history_import import import_file
 from research.known_gaps import accept_known_gaps, load_known_gaps
 from research.promotion import Artefact, promote
@@ -210,10 +211,11 @@ def _fetch(history: History, settings: Settings, echo: Echo) -> bool:
     if not market.reachable():
         return False
     try:
-        since = market.server_time() - FETCHED_DAYS * DAY
+        now = market.server_time()
         for symbol in SYMBOLS:
-            for page in market.closed_candles(symbol, TIMEFRAME, since):
-                history.append(settings.exchange, page, settings.exchange)
+            series = Series(settings.exchange, symbol, TIMEFRAME)
+            for _ in top_up(history, market, series, (now - FETCHED_DAYS * DAY, now), now):
+                pass  # each page is stored as it comes
     except ExchangeError as err:
         echo(f"   {err}")
         return False

@@ -18,7 +18,7 @@ from live.feed import ExchangeFeed, Feed, ReplayFeed
 from live.ledger import Ledger, open_ledger, read, tables
 from live.parity import Parity, compare, require_parity
 from live.session import Progress, Session, advance
-from research.candles import iso, timeframe_ms, utc_ms
+from research.candles import CandleSet, iso, timeframe_ms, utc_ms
 from research.errors import InputError, PromotionError
 from research.exchange import MarketData
 from research.promotion import Artefact, load_artefact, require_unchanged
@@ -75,11 +75,9 @@ def feed_for(artefact: Artefact, settings: Settings, mode: str) -> Feed:
 
     Raises PromotionError where an artefact made on synthetic candles is to trade a real market.
     """
-    market, start = artefact.market, utc_ms(artefact.window.start)
-    history = history_of(settings)
     if mode == "replay":
-        stored = history.load(market.symbols, market.timeframe, start, exchange=market.exchange)
-        return ReplayFeed(stored)
+        return ReplayFeed(_stored(artefact, settings))
+    market, start = artefact.market, utc_ms(artefact.window.start)
     if "synthetic" in market.source:
         raise PromotionError(
             "it was promoted on synthetic candles",
@@ -88,8 +86,16 @@ def feed_for(artefact: Artefact, settings: Settings, mode: str) -> Feed:
             expected="candles of a real exchange",
             remedy="It can be replayed: candlebook paper replay.",
         )
-    exchange = MarketData(market.exchange, settings.exchange_url)
+    exchange, history = MarketData(market.exchange, settings.exchange_url), history_of(settings)
     return ExchangeFeed(history, exchange, market.exchange, market.symbols, market.timeframe, start)
+
+
+def _stored(artefact: Artefact, settings: Settings) -> CandleSet:
+    """The stored candles of an artefact, from its first bar on."""
+    market, start = artefact.market, utc_ms(artefact.window.start)
+    return history_of(settings).load(
+        market.symbols, market.timeframe, start, exchange=market.exchange
+    )
 
 
 def require_slot(timeframe: str, slot: int | str) -> int:
@@ -208,10 +214,7 @@ def run_slot(
 def check_parity(name: str, settings: Settings, mode: str) -> Parity:
     """Compare the account ``name`` with a backtest over the stored candles."""
     artefact = artefact_of(name, settings)
-    market = artefact.market
-    candles = history_of(settings).load(
-        market.symbols, market.timeframe, utc_ms(artefact.window.start), exchange=market.exchange
-    )
+    candles = _stored(artefact, settings)
     ledger = open_books(settings, mode)
     try:
         return compare(ledger, artefact, candles)

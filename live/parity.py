@@ -296,13 +296,11 @@ def _same(left: Any, right: Any) -> bool:
 
 def _restated(plan: Plan, marks: Sequence[read.MarkRow]) -> list[Difference]:
     """The first bar whose candles are not those that paper decided on; empty where all are."""
-    chain = ""
-    for t, mark in enumerate(marks):
-        closes_then = t < len(plan.opens) and int(plan.tape.close_time[t]) == mark.at
-        chain = plan.chained(chain, t) if closes_then else ""
-        if chain != mark.chain:
-            return [Difference(mark.at, "", "candles", "digest", mark.chain, chain)]
-    return []
+    changed = plan.first_changed(marks)
+    if changed is None:
+        return []
+    mark, chain = changed
+    return [Difference(mark.at, "", "candles", "digest", mark.chain, chain)]
 
 
 def _cause(

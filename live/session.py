@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from live.broker import Broker, PaperBroker
 from live.feed import Feed
 from live.ledger import Ledger, read, write
-from live.ledger.read import AccountRow
+from live.ledger.read import AccountRow, MarkRow
 from research.blotter import Desk, Said, close_rows, open_rows, said_at
 from research.candles import CandleSet, Gap, Ints, iso, require_sound
 from research.engine import close_phase
@@ -99,6 +99,16 @@ class Plan:
             else:
                 sha.update(b"absent")
         return sha.hexdigest()
+
+    def first_changed(self, marks: Sequence[MarkRow]) -> tuple[MarkRow, str] | None:
+        """The first mark whose candles are not those that it was decided on, with their chain."""
+        chain = ""
+        for t, mark in enumerate(marks):
+            closes_then = t < len(self.opens) and int(self.tape.close_time[t]) == mark.at
+            chain = self.chained(chain, t) if closes_then else ""
+            if chain != mark.chain:
+                return mark, chain
+        return None
 
 
 def plan_of(
@@ -224,19 +234,16 @@ def _require_chain(session: Session, account: AccountRow, plan: Plan) -> None:
 
     Another process may have seen more than this one: what this one lacks it cannot decide on.
     """
-    chain = ""
     with session.ledger.reading() as conn:
         marks = read.marks(conn, account.account)
-    for t, mark in enumerate(marks[: len(plan.opens)]):
-        close = int(plan.tape.close_time[t])
-        chain = plan.chained(chain, t) if close == mark.at else ""
-        if chain != mark.chain:
-            raise DataError(
-                "the candles that were decided on have changed since",
-                field=f"{account.account}: bar closing at {iso(mark.at)}",
-                remedy="Restore data/history from a backup; candlebook history verify looks for "
-                "rot, candlebook parity names the first difference.",
-            )
+    changed = plan.first_changed(marks[: len(plan.opens)])
+    if changed is not None:
+        raise DataError(
+            "the candles that were decided on have changed since",
+            field=f"{account.account}: bar closing at {iso(changed[0].at)}",
+            remedy="Restore data/history from a backup; candlebook history verify looks for "
+            "rot, candlebook parity names the first difference.",
+        )
 
 
 def _bars_to_do(account: AccountRow, plan: Plan) -> Iterator[int]:
