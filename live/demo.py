@@ -22,7 +22,6 @@ from live.runner import Run
 from research.backtesting import Backtest, backtest
 from research.candles import DAY, CandleSet, iso, utc_ms
 from research.errors import ExchangeError, HistoryMissing
-from research.exchange import MarketData
 from research.fetching import top_up
 from research.history import History, Series
 from research.history_import import import_file
@@ -32,6 +31,7 @@ from research.search import sweep
 from research.settings import Settings, load_settings
 from research.strategies.sma_crossover import SmaCrossover
 from research.synthetic import SYNTHETIC_NOTICE, synthetic_candles
+from research.workspace import market_of
 
 __all__ = ["DemoResult", "run_demo"]
 
@@ -207,7 +207,7 @@ def _copy(candles: CandleSet, history: History, exchange: str) -> None:
 
 
 def _fetch(history: History, settings: Settings, echo: Echo) -> bool:
-    market = MarketData(settings.exchange, settings.exchange_url)
+    market = market_of(settings)
     if not market.reachable():
         return False
     try:

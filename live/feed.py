@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from research.candles import CandleSet
+from research.account import Filters
+from research.answers import TRADING, Listing
+from research.candles import CandleSet, Gap, iso
+from research.errors import ExchangeRefused, MarketChanged
 from research.exchange import MarketData
 from research.fetching import top_up
 from research.history import History, Series
+from research.history_manifest import Revision
 
-__all__ = ["ExchangeFeed", "Feed", "ReplayFeed"]
+__all__ = ["ExchangeFeed", "Feed", "ReplayFeed", "require_same_market"]
+
+# Our clock and the exchange's may differ by this much before nothing is decided.
+CLOCK_TOLERANCE_MS = 30_000
 
 
 class Feed(Protocol):
@@ -20,6 +28,14 @@ class Feed(Protocol):
 
     def closed(self, now: int) -> CandleSet:
         """Every candle from the artefact's first bar on that had closed at ``now``."""
+        ...
+
+    def require_tradable(self, filters: Mapping[str, Filters]) -> None:
+        """Each symbol trades, by these very filters, else MarketChanged."""
+        ...
+
+    def restated(self) -> list[tuple[str, Revision]]:
+        """By symbol the candles that came again with other values; the first-seen ones stand."""
         ...
 
     def forming(self, now: int) -> dict[str, tuple[int, float]]:
@@ -37,6 +53,12 @@ class ReplayFeed:
     def closed(self, now: int) -> CandleSet:
         return self.candles.closed_by(now)
 
+    def require_tradable(self, filters: Mapping[str, Filters]) -> None:
+        """Stored candles trade as they did."""
+
+    def restated(self) -> list[tuple[str, Revision]]:
+        return []
+
     def forming(self, now: int) -> dict[str, tuple[int, float]]:
         opens = {}
         for one in self.candles:
@@ -48,7 +70,10 @@ class ReplayFeed:
 
 @dataclass(frozen=True)
 class ExchangeFeed:
-    """The store, topped up from the exchange at every call."""
+    """The store, topped up from the exchange at every call.
+
+    ``gaps`` are accepted elsewhere, beside those that the store has accepted.
+    """
 
     history: History
     market: MarketData
@@ -56,14 +81,27 @@ class ExchangeFeed:
     symbols: tuple[str, ...]
     timeframe: str
     start: int
+    gaps: tuple[Gap, ...] = ()
 
     def closed(self, now: int) -> CandleSet:
+        _require_one_clock(self.market.server_time(), now)
         for symbol in self.symbols:
             series = Series(self.exchange, symbol, self.timeframe)
             for _ in top_up(self.history, self.market, series, (self.start, now), now):
                 pass  # each page is stored as it comes
         stored = self.history.load(self.symbols, self.timeframe, self.start, exchange=self.exchange)
-        return stored.closed_by(now)
+        known = replace(stored, gaps=tuple(dict.fromkeys((*stored.gaps, *self.gaps))))
+        return known.closed_by(now)
+
+    def restated(self) -> list[tuple[str, Revision]]:
+        found = []
+        for symbol in self.symbols:
+            manifest = self.history.manifest(self.exchange, symbol, self.timeframe)
+            found += [(symbol, one) for one in manifest.revisions if one.ts >= self.start]
+        return found
+
+    def require_tradable(self, filters: Mapping[str, Filters]) -> None:
+        require_same_market(filters, self.market.listings(tuple(filters)))
 
     def forming(self, now: int) -> dict[str, tuple[int, float]]:
         opens = {}
@@ -72,3 +110,41 @@ class ExchangeFeed:
             if seen is not None and seen[0] <= now:
                 opens[symbol] = seen
         return opens
+
+
+def _require_one_clock(theirs: int, ours: int) -> None:
+    if abs(theirs - ours) > CLOCK_TOLERANCE_MS:
+        raise ExchangeRefused(
+            f"the exchange's clock and ours are {abs(theirs - ours) / 1000:.0f} s apart",
+            field="clock",
+            value=iso(theirs),
+            expected=f"about {iso(ours)}",
+            remedy="Set this machine's clock (NTP). Nothing is decided until they agree.",
+        )
+
+
+def require_same_market(filters: Mapping[str, Filters], listings: Mapping[str, Listing]) -> None:
+    """Each symbol trades, and by the filters that were promoted. Raises MarketChanged.
+
+    ``min_trade_size`` is our own and not the exchange's.
+    """
+    for symbol, frozen in filters.items():
+        listing = listings[symbol]
+        if listing.status != TRADING:
+            raise MarketChanged(
+                field=f"{symbol} status",
+                value=listing.status,
+                expected=TRADING,
+                remedy="Nothing is decided until it trades again.",
+            )
+        for name, value in frozen:
+            live = getattr(listing.filters, name)
+            if name != "min_trade_size" and live != value:
+                raise MarketChanged(
+                    field=f"{symbol} filter {name}",
+                    value=f"{live:f}",
+                    expected=f"{value:f}, as promoted",
+                    remedy="Promote again by today's filters (candlebook filters fetch) under a "
+                    "new name. To let this account's exits go on, trip the kill switch: "
+                    "candlebook kill.",
+                )

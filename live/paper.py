@@ -15,15 +15,18 @@ import pandas as pd
 import sqlalchemy as sa
 
 from live.feed import ExchangeFeed, Feed, ReplayFeed
+from live.kill_switch import switch_status
 from live.ledger import Ledger, open_ledger, read, tables
 from live.parity import Parity, compare, require_parity
 from live.session import Progress, Session, advance
 from research.candles import CandleSet, iso, timeframe_ms, utc_ms
 from research.errors import InputError, PromotionError
 from research.exchange import MarketData
+from research.history import History
+from research.history_manifest import Revision
 from research.promotion import Artefact, load_artefact, require_unchanged
 from research.settings import Settings, load_settings
-from research.workspace import history_of, promoted_folder
+from research.workspace import history_of, market_of, promoted_folder
 
 __all__ = [
     "MODES",
@@ -75,9 +78,18 @@ def feed_for(artefact: Artefact, settings: Settings, mode: str) -> Feed:
 
     Raises PromotionError where an artefact made on synthetic candles is to trade a real market.
     """
-    if mode == "replay":
-        return ReplayFeed(_stored(artefact, settings))
     market, start = artefact.market, utc_ms(artefact.window.start)
+    if mode == "replay":
+        stored = _stored(artefact, settings)
+        if settings.replay_exchange_url is None:
+            return ReplayFeed(stored)
+        # A store of its own: what a replay exchange says is no history of the project's.
+        fetched = History(settings.data_dir / "replays" / "history")
+        replayed = MarketData(market.exchange, settings.replay_exchange_url)
+        return ExchangeFeed(
+            *(fetched, replayed, market.exchange, market.symbols, market.timeframe, start),
+            gaps=stored.gaps,
+        )
     if "synthetic" in market.source:
         raise PromotionError(
             "it was promoted on synthetic candles",
@@ -86,7 +98,7 @@ def feed_for(artefact: Artefact, settings: Settings, mode: str) -> Feed:
             expected="candles of a real exchange",
             remedy="It can be replayed: candlebook paper replay.",
         )
-    exchange, history = MarketData(market.exchange, settings.exchange_url), history_of(settings)
+    exchange, history = market_of(settings), history_of(settings)
     return ExchangeFeed(history, exchange, market.exchange, market.symbols, market.timeframe, start)
 
 
@@ -119,10 +131,15 @@ class SlotReport:
     parity: Parity
     artefact: Artefact
     tables: dict[str, pd.DataFrame]
+    restated: tuple[tuple[str, Revision], ...] = ()
 
     def __repr__(self) -> str:
         done = self.progress
         waiting = f"; waiting: {done.waiting}" if done.waiting else ""
+        if self.restated:
+            names = ", ".join(f"{symbol} {iso(one.ts)}" for symbol, one in self.restated[-3:])
+            count = len(self.restated)
+            waiting += f"\n{count} candles came again with other values, the first stand: {names}"
         return (
             f"{self.account} ({self.mode}), slot {iso(self.slot)}: {done.bars} bars, "
             f"{done.late_bars} of them late, {done.orders} orders, {done.fills} fills{waiting}\n"
@@ -191,24 +208,43 @@ def run_slot(
     moment = require_slot(artefact.market.timeframe, slot)
     ledger = open_books(settings, mode)
     try:
-        now = wall_clock()
-        if mode == "replay":  # the clock of a replay is its slot, and never runs backwards
-            now = max(moment, books_now(ledger, mode)) + SHOWN_AFTER_MS
+        feed = feed_for(artefact, settings, mode)
+        now = _now(feed, mode, max(moment, books_now(ledger, mode)))
         if moment > now:
             raise InputError(
                 field="slot", value=iso(moment), expected=f"a close up to now, {iso(now)}"
             )
-        feed = feed_for(artefact, settings, mode)
         candles = feed.closed(now)
+        if not _only_exits(ledger, artefact, now):
+            feed.require_tradable(artefact.account.filters or {})
         require_unchanged(artefact, candles)
         progress = advance(Session(ledger, artefact, feed, mode), candles, now, moment)
         parity = compare(ledger, artefact, candles)
         with ledger.reading() as conn:
             shown = ("signals", "orders", "positions", "metrics", "trades", "fills")
             frames = {table: read.frame(conn, table, name) for table in shown}
+        restated = tuple(feed.restated())
     finally:
         ledger.close()
-    return SlotReport(name, mode, moment, progress, parity, artefact, frames)
+    return SlotReport(name, mode, moment, progress, parity, artefact, frames, restated)
+
+
+def _now(feed: Feed, mode: str, lived: int) -> int:
+    """The time that a slot is decided at; ``lived`` is the slot, or the last that was lived.
+
+    The clock of a replay is its slot, and never runs backwards; over HTTP it is the exchange's.
+    """
+    if mode == "paper":
+        return wall_clock()
+    if isinstance(feed, ExchangeFeed):
+        return feed.market.server_time()
+    return lived + SHOWN_AFTER_MS
+
+
+def _only_exits(ledger: Ledger, artefact: Artefact, now: int) -> bool:
+    """Whether entries are refused anyway: then other filters cannot do any harm."""
+    with ledger.reading() as conn:
+        return switch_status(conn, now).tripped or artefact.expiry.at <= now
 
 
 def check_parity(name: str, settings: Settings, mode: str) -> Parity:

@@ -12,7 +12,8 @@ CandlebookError
 │   └── GapNotAccepted          bars are missing and nobody has accepted that
 ├── ExchangeError            4  the exchange answered wrongly, or not at all
 │   ├── ExchangeUnreachable     no connection, or a deadline passed
-│   └── ExchangeRefused         an error status, a ban, a rate limit
+│   ├── ExchangeRefused         an error status, a ban, a rate limit
+│   └── MarketChanged           halted, or other filters than were promoted
 ├── PromotionError           5  the artefact must not run
 │   ├── ArtefactTampered        something changed since it was promoted
 │   ├── ArtefactExpired         its time is over
@@ -48,6 +49,7 @@ __all__ = [
     "IllegalTransition",
     "InputError",
     "LedgerError",
+    "MarketChanged",
     "ParameterError",
     "ParityBroken",
     "PromotionError",
@@ -146,6 +148,10 @@ class ExchangeUnreachable(ExchangeError):
 
 class ExchangeRefused(ExchangeError):
     """The exchange answered with an error, a ban or a rate limit."""
+
+
+class MarketChanged(ExchangeError):
+    """The exchange has halted a symbol, or lists it with other filters than were promoted."""
 
 
 class PromotionError(CandlebookError):

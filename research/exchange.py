@@ -1,302 +1,298 @@
-"""Market data through ccxt: closed candles, the open of the forming one, exchange filters.
+"""Market data through ccxt: closed candles, the open of the forming one, prices, what is listed.
 
 Units: UTC milliseconds, prices in quote currency, volumes in base currency. Invariants: no API key
-is ever given, so nothing here can trade; a row that breaks a rule is never handed on; every request
-ends within a hard deadline in an answer, ExchangeUnreachable or ExchangeRefused. Binance's raw
-``klines`` is read instead of ``ccxt.fetch_ohlcv``, which lets NaN, HTML and forming candles pass.
+is ever given, so nothing here can trade; a row that breaks a rule is never handed on; what looks
+odd (missing bars, a leap of the price) is asked for twice and borne out, or refused; every question
+ends within a hard deadline in an answer, ExchangeUnreachable, ExchangeRefused or CandlesRejected.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-import tenacity
+import numpy as np
 
 from research.account import Filters
-from research.candles import Candles, iso, timeframe_ms, utc_ms
-from research.errors import (
-    CandlesRejected,
-    ExchangeError,
-    ExchangeRefused,
-    ExchangeUnreachable,
-    ParameterError,
-    SettingsError,
-    UnknownNameError,
-)
-from research.klines import REJECTED, Klines, parse_filters, parse_klines, parse_time
+from research.answers import DayStatistics, Listing
+from research.binance import Binance
+from research.candles import DAY, Candles, find_gaps, iso, timeframe_ms, utc_ms
+from research.errors import CandlesRejected, ExchangeError, ExchangeRefused, UnknownNameError
+from research.klines import REJECTED
+from research.listing_cache import ListingCache
+from research.transport import Transport
+from research.unified import Unified
 
-__all__ = ["Klines", "MarketData", "parse_filters", "parse_klines"]
+__all__ = ["MarketData"]
+
+T = TypeVar("T")
 
 _SYMBOL = re.compile(r"[A-Z0-9]{2,30}")
-_BASE_URL = re.compile(r"https?://[^/@?#\s]+")
-_PAGE = 1000
-_ATTEMPTS = 4
+# A candle that leaves the close before it by more than this is asked for twice.
+LEAP = 0.2
+# How far the server's clock may be from the date of the very answer that tells it.
+CLOCK_TOLERANCE_MS = 60_000
 
 
-class _Retryable(Exception):
-    """A failure worth another attempt: the error to raise if none is left, the wait asked for."""
+class Source(Protocol):
+    """One exchange's way to answer what ``MarketData`` asks."""
 
-    def __init__(self, error: ExchangeError, wait_s: float | None = None) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.wait_s = wait_s
+    page: int
+
+    def server_time(self) -> int: ...
+    def probe(self, timeout_s: float) -> None: ...
+    def candles(self, symbol: str, timeframe: str, start: int, stop: int, now: int) -> Candles: ...
+    def price(self, symbol: str) -> float: ...
+    def day(self, symbol: str) -> DayStatistics: ...
+    def listings(self, symbols: Sequence[str]) -> dict[str, Listing]: ...
 
 
 class MarketData:
     """A read-only connection to one exchange; for one thread. Opens on the first question.
 
-    ``base_url`` (scheme and host) sends every question to another server that speaks Binance's
-    REST. ``deadline_s`` bounds each request with all its retries; a page of candles is one request.
+    ``exchange`` is ccxt's id; Binance is read through its own endpoints, any other through ccxt's
+    unified interface. ``base_url`` (scheme and host) sends every question to another server that
+    speaks the exchange's REST. ``deadline_s`` bounds each request with all its retries; a page of
+    candles is one request. ``patience_s`` is what may be waited beyond that where the exchange asks
+    to. ``memory`` is a folder that keeps bans and listings for every process.
     """
 
     def __init__(
-        self, exchange: str = "binance", base_url: str | None = None, deadline_s: float = 20.0
+        self,
+        exchange: str = "binance",
+        base_url: str | None = None,
+        deadline_s: float = 20.0,
+        patience_s: float = 0.0,
+        memory: Path | None = None,
     ) -> None:
-        if exchange != "binance":
-            raise UnknownNameError(field="exchange", value=exchange, expected="binance")
-        if base_url is not None and not _BASE_URL.fullmatch(base_url.rstrip("/")):
-            raise SettingsError(
-                field="base_url", value=base_url, expected="scheme and host: https://host[:port]"
-            )
-        if not 0 < deadline_s <= 600:
-            raise ParameterError(field="deadline_s", value=deadline_s, expected="0 to 600 seconds")
         self.exchange = exchange
-        self.base_url = None if base_url is None else base_url.rstrip("/")
-        self.deadline_s = deadline_s
-        self._ccxt: Any = None
-        self._heard: list[tuple[int, str | None]] = []
-        self._refused_until = 0.0
+        self.transport = Transport(exchange, base_url, deadline_s, patience_s, memory)
+        self._source: Source = (
+            Binance(self.transport) if exchange == "binance" else Unified(self.transport)
+        )
+        self._listed = ListingCache(self.transport.file("listings"))
+        self._asked: dict[tuple[str, str], tuple[float, Any]] = {}
 
     def server_time(self) -> int:
-        """The exchange's clock, milliseconds."""
-        return parse_time(self._get("publicGetTime", {}))
+        """The exchange's clock, milliseconds.
+
+        Raises ExchangeRefused where it is more than a minute off the date of its own answer: such
+        a clock would make forming candles look closed, or closed ones look stale.
+        """
+        moment, date = self._source.server_time(), self.transport.date_ms
+        if date is not None and abs(moment - date) > CLOCK_TOLERANCE_MS:
+            raise ExchangeRefused(
+                field=f"{self.transport.host} server time",
+                value=iso(moment),
+                expected=f"about the date of the answer, {iso(date)}",
+                remedy="Ask again; something on the way may be answering from a cache.",
+            )
+        return moment
 
     def reachable(self, timeout_s: float = 5.0) -> bool:
-        """Whether the exchange tells its time within ``timeout_s``: one attempt, never raises.
+        """Whether the exchange answers within ``timeout_s``: one attempt, never raises.
 
         The first call in a process also imports ccxt (0.3 to 3 s), which is not counted.
         """
         try:
-            self._open()
-            parse_time(self._attempt("publicGetTime", {}, time.monotonic() + timeout_s))
-        except (ExchangeError, _Retryable):
+            self._source.probe(timeout_s)
+        except ExchangeError:
             return False
         return True
 
+    # Candles
+
     def closed_candles(
-        self, symbol: str, timeframe: str, start: int | str, end: int | str | None = None
+        self,
+        symbol: str,
+        timeframe: str,
+        start: int | str,
+        end: int | str | None = None,
+        stored: Candles | None = None,
     ) -> Iterator[Candles]:
         """Pages of closed candles whose open lies in ``[start, end)``, oldest first, none empty.
 
         ``symbol`` as the exchange writes it (BTCUSDT). Closed means by the exchange's clock, read
-        once before the first page. Gaps come through as they are. Raises CandlesRejected,
-        ExchangeUnreachable, ExchangeRefused; pages handed out before stay good.
+        once before the first page. ``stored`` are candles from ``start`` on that the exchange has
+        answered before: it must answer with their opens again, whatever their values. Each page
+        begins with the last candle of the page before. Gaps come through where the
+        exchange confirms them. Raises CandlesRejected, ExchangeUnreachable, ExchangeRefused; pages
+        handed out before stay good.
         """
         _check_symbol(symbol)
         bar = timeframe_ms(timeframe)
         first = -(-utc_ms(start) // bar) * bar
-        return self._pages(symbol, timeframe, first, None if end is None else utc_ms(end))
+        stop = None if end is None else utc_ms(end)
+        return self._pages(symbol, timeframe, first, stop, stored)
 
-    def _pages(self, symbol: str, timeframe: str, start: int, end: int | None) -> Iterator[Candles]:
+    def _pages(
+        self, symbol: str, timeframe: str, start: int, end: int | None, stored: Candles | None
+    ) -> Iterator[Candles]:
         now = self.server_time()
         stop = now if end is None else min(end, now)
-        while start < stop:
-            candles = self._page(symbol, timeframe, start, stop, now).candles
-            closed = candles.closed_by(now)
+        known = None if stored is None else stored.between(start, stop)
+        reached = start
+        while reached < stop:
+            candles = self._page(symbol, timeframe, start, stop, now)
+            _require_continued(candles, known, start)
+            if self._is_odd(candles, known, (start, stop), now):
+                self._require_confirmed(candles, known, (start, stop), now)
+            closed = candles.closed_by(now).between(reached)
             if len(closed):
                 yield closed
-            # An empty page is the exchange's word that nothing follows; a short one is not.
-            if not len(candles):
+            # A page that brings nothing new is the exchange's word that nothing follows; a short
+            # one is not.
+            if int(candles.ts[-1] if len(candles) else -1) <= _last(known):
                 return
-            start = int(candles.ts[-1]) + candles.bar_ms
+            known = candles.rows(len(candles) - 1, len(candles))
+            start = _last(known)
+            reached = start + candles.bar_ms
 
-    def _page(self, symbol: str, timeframe: str, start: int, stop: int, now: int) -> Klines:
-        query = {"symbol": symbol, "interval": timeframe, "limit": _PAGE}
-        query |= {"startTime": start, "endTime": stop - 1}
-        klines = parse_klines(self._get("publicGetKlines", query), symbol, timeframe, now)
-        ts = klines.candles.ts
-        if len(ts) > _PAGE or (len(ts) and (ts[0] < start or ts[-1] >= stop)):
+    def _page(self, symbol: str, timeframe: str, start: int, stop: int, now: int) -> Candles:
+        candles = self._source.candles(symbol, timeframe, start, stop, now)
+        ts, most = candles.ts, self._source.page
+        if len(ts) > most or (len(ts) and (ts[0] < start or ts[-1] >= stop)):
             raise CandlesRejected(
                 field=f"{symbol} {timeframe} page",
                 value=f"{len(ts)} rows, {iso(int(ts[0]))} .. {iso(int(ts[-1]))}",
-                expected=f"at most {_PAGE} rows from {iso(start)} up to {iso(stop)}",
+                expected=f"at most {most} rows from {iso(start)} up to {iso(stop)}",
                 remedy=REJECTED,
             )
-        return klines
+        return candles
+
+    def _is_odd(
+        self, candles: Candles, known: Candles | None, span: tuple[int, int], now: int
+    ) -> bool:
+        """Whether bars are missing that one would expect, or the price leaps."""
+        if not len(candles):
+            return False
+        bar = candles.bar_ms
+        last_closed = min(span[1] - 1, now - bar) // bar * bar
+        begins_late = _last(known) < 0 and int(candles.ts[0]) > span[0]
+        ends_early = len(candles) < self._source.page and int(candles.ts[-1]) < last_closed
+        return bool(begins_late or ends_early or find_gaps(candles) or _leaps(candles))
+
+    def _require_confirmed(
+        self, candles: Candles, known: Candles | None, span: tuple[int, int], now: int
+    ) -> None:
+        """The same question has the same answer, and the last 24 hours bear out every leap."""
+        where = f"{candles.symbol} {candles.timeframe}"
+        again = self._page(candles.symbol, candles.timeframe, *span, now)
+        if again.closed_by(now).digest() != candles.closed_by(now).digest():
+            raise CandlesRejected(
+                "asked twice, the exchange answered with different candles",
+                field=f"{where} from {iso(span[0])}",
+                remedy=REJECTED,
+            )
+        since = max(_last(known), now - DAY + candles.bar_ms)
+        recent = [i for i in _leaps(candles) if candles.ts[i] > since]
+        day = self.day_statistics(candles.symbol, max_age_s=0) if recent else None
+        for i in recent:
+            low, high = float(candles.low[i]), float(candles.high[i])
+            if day and day.open_time is not None and not day.bears_out(low, high):
+                raise CandlesRejected(
+                    field=f"{where} at {iso(int(candles.ts[i]))}, low and high",
+                    value=f"{low} .. {high}",
+                    expected=f"prices of the last 24 hours, {day.low} to {day.high}",
+                    remedy=REJECTED,
+                )
 
     def forming_open(self, symbol: str, timeframe: str) -> tuple[int, float] | None:
-        """``(ts, open)`` of the candle that is forming now; None while nothing has traded in it."""
+        """``(ts, open)`` of the candle that is forming now; None while nothing has traded in it.
+
+        An open that leaves the close before it far behind, or that nothing precedes, must lie in
+        the range of the last 24 hours, else CandlesRejected.
+        """
         _check_symbol(symbol)
         bar = timeframe_ms(timeframe)
         now = self.server_time()
         start = now // bar * bar
-        klines = self._page(symbol, timeframe, start, start + bar, now)
-        if not len(klines.candles) or klines.trades[0] == 0:
+        candles = self._page(symbol, timeframe, start - bar, start + bar, now)
+        if not len(candles) or candles.ts[-1] != start or candles.volume[-1] == 0:
             return None
-        return start, float(klines.candles.open[0])
+        price = float(candles.open[-1])
+        if len(candles) < 2 or abs(price / float(candles.close[0]) - 1) > LEAP:
+            day = self.day_statistics(symbol, max_age_s=0)
+            if day.open_time is not None and not day.bears_out(price, price):
+                raise CandlesRejected(
+                    field=f"{symbol} {timeframe} at {iso(start)}, open",
+                    value=price,
+                    expected=f"a price of the last 24 hours, {day.low} to {day.high}",
+                    remedy=REJECTED,
+                )
+        return start, price
 
-    def filters(self, symbols: Sequence[str]) -> dict[str, Filters]:
-        """Lot step, tick and minima of each symbol, from ``exchangeInfo``."""
+    # Prices and listings
+
+    def latest_price(self, symbol: str, max_age_s: float = 30.0) -> float:
+        """The last traded price, asked for again once it is ``max_age_s`` old."""
+        return self._recent("price", symbol, max_age_s, self._source.price)
+
+    def day_statistics(self, symbol: str, max_age_s: float = 300.0) -> DayStatistics:
+        """The last 24 hours: high, low, volume; asked for again once they are ``max_age_s`` old."""
+        return self._recent("day", symbol, max_age_s, self._source.day)
+
+    def _recent(self, kind: str, symbol: str, max_age_s: float, ask: Callable[[str], T]) -> T:
+        _check_symbol(symbol)
+        asked_at, value = self._asked.get((kind, symbol), (-np.inf, None))
+        if time.monotonic() - asked_at >= max_age_s:
+            value = ask(symbol)
+            self._asked[kind, symbol] = time.monotonic(), value
+        found: T = value
+        return found
+
+    def listings(self, symbols: Sequence[str], max_age_s: float = 0.0) -> dict[str, Listing]:
+        """How each symbol is listed: whether it trades, and its filters.
+
+        Those that some process was told at most ``max_age_s`` ago are taken from the memory folder.
+        """
         for symbol in symbols:
             _check_symbol(symbol)
         if not symbols:
             return {}
-        wanted = json.dumps(list(symbols), separators=(",", ":"))
-        return parse_filters(self._get("publicGetExchangeInfo", {"symbols": wanted}), symbols)
+        now = int(time.time() * 1000)
+        kept = self._listed.read(symbols, now, max_age_s) if max_age_s > 0 else None
+        if kept is not None:
+            return kept
+        found = self._source.listings(symbols)
+        self._listed.write(found, now)
+        return found
 
-    def _open(self) -> Any:
-        if self._ccxt is None:
-            import ccxt  # seconds to import: only for those who ask the exchange
-
-            exchange = ccxt.binance(
-                {"options": {"fetchMarkets": {"types": ["spot"]}}, "enableRateLimit": True}
-            )
-            if self.base_url is not None:
-                # Every entry, so that no question can leave for the real exchange.
-                exchange.urls["api"] = {
-                    name: self.base_url + urlsplit(url).path
-                    for name, url in exchange.urls["api"].items()
-                }
-            # A redirect would be a portal or a proxy: an answer from somebody else.
-            exchange.session.max_redirects = 0
-            heard: list[tuple[int, str | None]] = []
-
-            # ccxt drops the status and never reads Retry-After.
-            def listen(response: Any, **_: Any) -> None:
-                heard.append((response.status_code, response.headers.get("Retry-After")))
-
-            exchange.session.hooks["response"].append(listen)
-            self._ccxt, self._heard = exchange, heard
-        return self._ccxt
-
-    def _get(self, endpoint: str, query: dict[str, Any]) -> Any:
-        """The decoded answer to one GET, retried on network errors, 5xx and asked-for waits."""
-        self._open()  # importing ccxt is no fault of the exchange: before the clock starts
-        deadline = time.monotonic() + self.deadline_s
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_Retryable),
-            stop=tenacity.stop_after_attempt(_ATTEMPTS)
-            | tenacity.stop_before_delay(self.deadline_s),
-            wait=_pause,
-            reraise=True,
-        )
-        try:
-            return retrying(self._attempt, endpoint, query, deadline)
-        except _Retryable as failure:
-            if failure.wait_s is not None:
-                self._refused_until = time.monotonic() + failure.wait_s
-            raise failure.error from failure.__cause__
-
-    def _attempt(self, endpoint: str, query: dict[str, Any], deadline: float) -> Any:
-        exchange = self._open()
-        left = self._refused_until - time.monotonic()
-        if left > 0:
-            raise ExchangeRefused(
-                f"asked to wait for another {left:.0f} s",
-                field=self._host(),
-                remedy="Wait: asking sooner lengthens the ban.",
-            )
-        self._heard.clear()
-        left = max(deadline - time.monotonic(), 0.001)
-        # Silence on the socket; half, so that one silent connection leaves time for another.
-        exchange.timeout = max(int(500 * left), 1)
-        try:
-            return _within(left, lambda: getattr(exchange, endpoint)(dict(query)))
-        except _Overrun:
-            # The abandoned worker keeps this connection: the next attempt opens its own.
-            self._ccxt = None
-            raise ExchangeUnreachable(
-                f"no whole answer within {self.deadline_s:g} s",
-                field=self._host(),
-                remedy="Ask again later; nothing was stored.",
-            ) from None
-        except Exception as err:
-            raise self._translated(err) from err
-
-    def _translated(self, err: Exception) -> Exception:
-        """What a failed request means: an ExchangeError, or a _Retryable around one."""
-        import ccxt
-        import requests
-
-        status, retry_after = self._heard[-1] if self._heard else (0, None)
-        text = " ".join(str(err).split())[:200]
-        cause = err.__cause__
-        # requests' errors are OSErrors; HTTPError only repeats the status.
-        broken = isinstance(cause, OSError) and not isinstance(cause, requests.HTTPError)
-        if status < 300 and broken:
-            return _Retryable(
-                ExchangeUnreachable(
-                    text, field=self._host(), remedy="Check the network; stored history still works"
-                )
-            )
-        said = f"status {status}: {text}"
-        if status in (418, 429) or isinstance(err, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
-            return self._rate_limited(said, retry_after)
-        if status >= 500:
-            return _Retryable(
-                ExchangeRefused(said, field=self._host(), remedy="Ask again in a few minutes.")
-            )
-        remedy = "Check symbol, timeframe and dates."
-        if status in (401, 403, 451):
-            remedy = "The exchange does not serve this network or region; use stored history."
-        elif 300 <= status < 400:
-            remedy = "Something on the way answers instead of the exchange; check the network."
-        return ExchangeRefused(said, field=self._host(), remedy=remedy)
-
-    def _rate_limited(self, said: str, retry_after: str | None) -> Exception:
-        if retry_after is None or not re.fullmatch(r"[0-9]{1,7}", retry_after):
-            return ExchangeRefused(
-                said, field=self._host(), remedy="Wait a few minutes before asking again."
-            )
-        error = ExchangeRefused(
-            said, field=self._host(), remedy=f"Wait {int(retry_after)} s before asking again."
-        )
-        return _Retryable(error, wait_s=float(retry_after))
-
-    def _host(self) -> str:
-        return self.exchange if self.base_url is None else f"{self.exchange} at {self.base_url}"
+    def filters(self, symbols: Sequence[str], max_age_s: float = 0.0) -> dict[str, Filters]:
+        """Lot step, tick and minima of each symbol; see ``listings``."""
+        return {name: one.filters for name, one in self.listings(symbols, max_age_s).items()}
 
 
-class _Overrun(Exception):
-    """A call did not return in time."""
+def _leaps(candles: Candles) -> list[int]:
+    """Positions of candles that leave the close before them by more than LEAP."""
+    before = candles.close[:-1]
+    up, down = candles.high[1:] / before - 1, 1 - candles.low[1:] / before
+    return (np.flatnonzero(np.maximum(up, down) > LEAP) + 1).tolist()
 
 
-def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """What ``call`` returns or raises; _Overrun after ``seconds``, whatever the sockets do.
+def _last(known: Candles | None) -> int:
+    """The last open, -1 where there is none."""
+    return int(known.ts[-1]) if known is not None and len(known) else -1
 
-    A socket's timeout starts again with every byte, and name look-ups have none; so the call runs
-    in a daemon thread, which cannot keep the process alive once it is abandoned.
+
+def _require_continued(candles: Candles, known: Candles | None, start: int) -> None:
+    """A page that begins with the first and holds all of the candles that must come again.
+
+    Others may have come between them: bars that were missing before. Raises CandlesRejected.
     """
-    outcome: list[tuple[Any, Exception | None]] = []
-
-    def work() -> None:
-        try:
-            outcome.append((call(), None))
-        except Exception as err:  # noqa: BLE001 - carried over to the caller
-            outcome.append((None, err))
-
-    worker = threading.Thread(target=work, name="exchange-request", daemon=True)
-    worker.start()
-    worker.join(seconds)
-    if not outcome:
-        raise _Overrun
-    answer, err = outcome[0]
-    if err is not None:
-        raise err
-    return answer
-
-
-def _pause(state: tenacity.RetryCallState) -> float:
-    failure = state.outcome.exception() if state.outcome is not None else None
-    if isinstance(failure, _Retryable) and failure.wait_s is not None:
-        return failure.wait_s
-    return min(0.2 * 2.0 ** (state.attempt_number - 1), 2.0)
+    if known is None or not len(known):
+        return
+    if not len(candles) or candles.ts[0] != known.ts[0] or not np.isin(known.ts, candles.ts).all():
+        raise CandlesRejected(
+            field=f"{candles.symbol} {candles.timeframe} page from {iso(start)}",
+            value=", ".join(iso(ts) for ts in candles.ts[: len(known)].tolist()) or "nothing",
+            expected=f"first of all {', '.join(map(iso, known.ts.tolist()))}",
+            remedy="Nothing was kept of this answer. Ask again; if the exchange has withdrawn a "
+            "candle, fetch with a --since after it.",
+        )
 
 
 def _check_symbol(symbol: str) -> None:

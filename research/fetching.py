@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from research.candles import Candles, timeframe_ms
 from research.errors import HistoryMissing
 from research.exchange import MarketData
 from research.history import AppendReport, History, Series
@@ -15,6 +16,9 @@ from research.history_manifest import Manifest
 __all__ = ["Range", "lacking", "manifest_of", "top_up"]
 
 Range = tuple[int, int]
+
+# So many of the last stored candles are asked for again, to notice what was restated.
+OVERLAP_BARS = 5
 
 
 def manifest_of(history: History, series: Series) -> Manifest | None:
@@ -28,14 +32,15 @@ def manifest_of(history: History, series: Series) -> Manifest | None:
 def lacking(manifest: Manifest | None, since: int, until: int) -> list[Range]:
     """What to ask for, in order of time: all that is missing in ``[since, until)``.
 
-    Gaps that nobody has accepted are asked for again. The last stored candle is asked for once
-    more, so that one that was restated is noticed.
+    Gaps that nobody has accepted are asked for again, and so are the last OVERLAP_BARS bars, so
+    that a candle that was restated is noticed.
     """
     if manifest is None:
         return [(since, until)] if since < until else []
     first, last = manifest.months[0].first, manifest.months[-1].last
     holes = [(gap.start, gap.end) for gap in manifest.open_gaps()]
-    wanted = [(since, first), *holes, (last, until)]
+    overlap = max(first, last - (OVERLAP_BARS - 1) * timeframe_ms(manifest.series.timeframe))
+    wanted = [(since, first), *holes, (overlap, until)]
     cut = [(max(start, since), min(end, until)) for start, end in wanted]
     return [(start, end) for start, end in cut if start < end]
 
@@ -49,8 +54,17 @@ def top_up(
     CandlesRejected; pages before the error stay stored.
     """
     for start, end in lacking(manifest_of(history, series), *span):
-        for page in market.closed_candles(series.symbol, series.timeframe, start, end):
+        stored = _stored(history, series, start, end)
+        for page in market.closed_candles(series.symbol, series.timeframe, start, end, stored):
             closed = page.closed_by(now)
             if len(closed):
                 report = history.append(series.exchange, closed, series.exchange, now)
                 yield int(closed.ts[-1]) + closed.bar_ms, report
+
+
+def _stored(history: History, series: Series, start: int, end: int) -> Candles | None:
+    """The stored candles in ``[start, end)``; None where there are none."""
+    try:
+        return history.read(series.exchange, series.symbol, series.timeframe, start, end)
+    except HistoryMissing:
+        return None

@@ -1,4 +1,4 @@
-"""The strict reader of Binance's answers: ``klines``, ``exchangeInfo`` and the server's time.
+"""The strict reader of candles as exchanges answer them: Binance's ``klines``, ccxt's OHLCV.
 
 Units: UTC milliseconds, prices in quote currency, volumes in base currency. Pure: decoded JSON in,
 values out. Invariant: an answer is taken whole or refused with row and column; nothing is mended.
@@ -7,17 +7,16 @@ values out. Invariant: an answer is taken whole or refused with row and column; 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from research.account import Filters
 from research.candles import MINUTE, Candles, Floats, Ints, timeframe_ms
-from research.errors import CandlesRejected, ExchangeRefused, ParameterError, UnknownNameError
+from research.errors import CandlesRejected
 
-__all__ = ["KLINE_COLUMNS", "REJECTED", "Klines", "parse_filters", "parse_klines", "parse_time"]
+__all__ = ["KLINE_COLUMNS", "OHLCV_COLUMNS", "REJECTED", "Klines", "parse_klines", "parse_ohlcv"]
 
 KLINE_COLUMNS = (
     "open time",
@@ -33,11 +32,12 @@ KLINE_COLUMNS = (
     "taker quote volume",
     "ignored",
 )
+OHLCV_COLUMNS = KLINE_COLUMNS[:6]
 _WHOLE = frozenset({"open time", "close time", "trades"})
 # No sign, exponent, NaN or digits of other scripts, and too short to overflow: float() takes all.
-_DECIMAL = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?")
+DECIMAL = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?")
 # 2001 to 2286: milliseconds have 13 digits there; seconds have 10, microseconds 16.
-_FIRST_MS, _LAST_MS = 10**12, 10**13
+FIRST_MS, LAST_MS = 10**12, 10**13
 REJECTED = "Nothing was kept of this answer. Ask again; if it comes back, start after this candle."
 
 
@@ -64,27 +64,16 @@ def parse_klines(rows: object, symbol: str, timeframe: str, now: int | None = No
     answer to another timeframe.
     """
     bar = timeframe_ms(timeframe)
-    where = f"{symbol} {timeframe}"
-    if type(rows) is not list:
-        raise CandlesRejected(
-            field=f"{where} answer", value=rows, expected="a list of rows", remedy=REJECTED
-        )
-    table: list[list[Any]] = []
-    previous = -1
-    for number, row in enumerate(rows):
-        values = _row_values(row, f"{where} row {number}")
-        fault = _row_fault(values, bar, previous, now)
-        if fault is not None:
-            column, expected = fault
-            raise CandlesRejected(
-                field=f"{where} row {number}, {column}",
-                value=values[KLINE_COLUMNS.index(column)],
-                expected=expected,
-                remedy=REJECTED,
-            )
-        previous = values[0]
-        table.append(values)
-    columns = list(zip(*table, strict=True)) if table else [()] * len(KLINE_COLUMNS)
+
+    def close_fault(values: Sequence[Any]) -> tuple[str, str] | None:
+        ts, close_ts = values[0], values[6]
+        cut_short = ts < close_ts < ts + bar - 1 and (close_ts + 1) % MINUTE != 0
+        settled = now is not None and ts + 2 * bar <= now
+        if close_ts != ts + bar - 1 and not (cut_short and settled):
+            return "close time", f"open time + timeframe - 1 ({ts + bar - 1})"
+        return None
+
+    columns = _columns(rows, f"{symbol} {timeframe}", bar, KLINE_COLUMNS, close_fault)
     return Klines(
         Candles(symbol, timeframe, *(np.array(column) for column in columns[:6])),
         close_ts=np.array(columns[6], np.int64),
@@ -93,34 +82,89 @@ def parse_klines(rows: object, symbol: str, timeframe: str, now: int | None = No
     )
 
 
-def _row_values(row: object, where: str) -> list[Any]:
-    """The twelve values as int or float; raises CandlesRejected for any other type or text."""
-    if type(row) is not list or len(row) != len(KLINE_COLUMNS):
+def parse_ohlcv(rows: object, symbol: str, timeframe: str) -> Candles:
+    """Candles of what ccxt's unified ``fetch_ohlcv`` returned: six numbers a row, no close time.
+
+    A candle is taken to close one timeframe after its open. Raises CandlesRejected that names row
+    and column.
+    """
+    columns = _columns(rows, f"{symbol} {timeframe}", timeframe_ms(timeframe), OHLCV_COLUMNS, None)
+    return Candles(symbol, timeframe, *(np.array(column) for column in columns))
+
+
+_CloseFault = Callable[[Sequence[Any]], tuple[str, str] | None]
+
+
+def _columns(
+    rows: object, where: str, bar: int, names: tuple[str, ...], close_fault: _CloseFault | None
+) -> list[Any]:
+    """The columns of ``rows`` as int and float. Raises CandlesRejected at the first wrong value."""
+    if type(rows) is not list:
+        raise CandlesRejected(
+            field=f"{where} answer", value=rows, expected="a list of rows", remedy=REJECTED
+        )
+    read = _kline_value if names is KLINE_COLUMNS else _ohlcv_value
+    table: list[list[Any]] = []
+    previous = -1
+    for number, row in enumerate(rows):
+        values = _row_values(row, f"{where} row {number}", names, read)
+        fault = _row_fault(values, bar, previous)
+        if fault is None and close_fault is not None:
+            fault = close_fault(values)
+        if fault is not None:
+            column, expected = fault
+            raise CandlesRejected(
+                field=f"{where} row {number}, {column}",
+                value=values[names.index(column)],
+                expected=expected,
+                remedy=REJECTED,
+            )
+        previous = values[0]
+        table.append(values)
+    return list(zip(*table, strict=True)) if table else [()] * len(names)
+
+
+_Read = Callable[[str, Any], tuple[Any, str]]
+
+
+def _row_values(row: object, where: str, names: tuple[str, ...], read: _Read) -> list[Any]:
+    """The values as int or float; raises CandlesRejected for any other type or text."""
+    if type(row) is not list or len(row) != len(names):
         size = f"{len(row)} columns" if isinstance(row, list) else row
         raise CandlesRejected(
-            field=where, value=size, expected=f"a row of {len(KLINE_COLUMNS)}", remedy=REJECTED
+            field=where, value=size, expected=f"a row of {len(names)}", remedy=REJECTED
         )
     values: list[Any] = []
-    for name, value in zip(KLINE_COLUMNS, row, strict=True):
-        if name in _WHOLE:
-            good, expected = type(value) is int and 0 <= value < 2**53, "a whole number"
-        else:
-            good = type(value) is str and _DECIMAL.fullmatch(value) is not None
-            expected = "a plain decimal in quotes"
-        if not good:
+    for name, value in zip(names, row, strict=True):
+        number, expected = read(name, value)
+        if number is None:
             raise CandlesRejected(
                 field=f"{where}, {name}", value=value, expected=expected, remedy=REJECTED
             )
-        values.append(value if name in _WHOLE else float(value))
+        values.append(number)
     return values
 
 
-def _row_fault(
-    values: Sequence[Any], bar: int, previous: int, now: int | None
-) -> tuple[str, str] | None:
+def _kline_value(name: str, value: Any) -> tuple[Any, str]:
+    """``value`` as Binance writes it, as a number, else None; and what was expected."""
+    if name in _WHOLE:
+        return value if type(value) is int and 0 <= value < 2**53 else None, "a whole number"
+    good = type(value) is str and DECIMAL.fullmatch(value) is not None
+    return float(value) if good else None, "a plain decimal in quotes"
+
+
+def _ohlcv_value(name: str, value: Any) -> tuple[Any, str]:
+    """``value`` as ccxt hands it on, as a number, else None; and what was expected."""
+    if name in _WHOLE:
+        return value if type(value) is int and 0 <= value < 2**53 else None, "a whole number"
+    good = type(value) in (int, float) and 0 <= value < 1e20  # which NaN is not
+    return float(value) if good else None, "a number from 0 on"
+
+
+def _row_fault(values: Sequence[Any], bar: int, previous: int) -> tuple[str, str] | None:
     """The first column that breaks an invariant and what it should hold; None for a sound row."""
-    ts, open_, high, low, close, _, close_ts = values[:7]
-    if not _FIRST_MS <= ts < _LAST_MS:
+    ts, open_, high, low, close = values[:5]
+    if not FIRST_MS <= ts < LAST_MS:
         return "open time", "milliseconds since 1970"
     if ts % bar:
         return "open time", f"a multiple of the timeframe ({bar} ms)"
@@ -134,70 +178,4 @@ def _row_fault(
     for name, price in (("open", open_), ("close", close)):
         if not low <= price <= high:
             return name, f"a price between low and high ({low} to {high})"
-    cut_short = ts < close_ts < ts + bar - 1 and (close_ts + 1) % MINUTE != 0
-    settled = now is not None and ts + 2 * bar <= now
-    if close_ts != ts + bar - 1 and not (cut_short and settled):
-        return "close time", f"open time + timeframe - 1 ({ts + bar - 1})"
     return None
-
-
-def parse_filters(answer: object, symbols: Sequence[str]) -> dict[str, Filters]:
-    """Filters by symbol from a decoded ``exchangeInfo`` body, in the order asked for.
-
-    ``MARKET_LOT_SIZE`` is left out: its maximum follows the last days' volume, so that a frozen
-    snapshot would differ from the live one every day. Raises UnknownNameError for a symbol that
-    the answer lacks, ExchangeRefused for an answer of another shape.
-    """
-    try:
-        listed = {one["symbol"]: one["filters"] for one in answer["symbols"]}  # type: ignore[index]
-    except (TypeError, KeyError):
-        raise ExchangeRefused(
-            field="exchangeInfo",
-            value=answer,
-            expected="symbols with their filters",
-            remedy="Ask again later; use the stored filters until then.",
-        ) from None
-    found = {}
-    for symbol in symbols:
-        if symbol not in listed:
-            raise UnknownNameError(
-                field="symbol", value=symbol, expected="a symbol that the exchange lists"
-            )
-        found[symbol] = _symbol_filters(symbol, listed[symbol])
-    return found
-
-
-def _symbol_filters(symbol: str, filters: Any) -> Filters:
-    try:
-        by_type = {one["filterType"]: one for one in filters}
-        notional = by_type.get("NOTIONAL") or by_type["MIN_NOTIONAL"]
-        texts = {
-            "lot_step": by_type["LOT_SIZE"]["stepSize"],
-            "min_quantity": by_type["LOT_SIZE"]["minQty"],
-            "max_quantity": by_type["LOT_SIZE"]["maxQty"],
-            "tick": by_type["PRICE_FILTER"]["tickSize"],
-            "min_notional": notional["minNotional"],
-        }
-        for name, text in texts.items():
-            if not _DECIMAL.fullmatch(text):
-                raise ParameterError(field=name, value=text, expected="a plain decimal in quotes")
-        return Filters(**texts)
-    except (TypeError, KeyError, ParameterError) as err:
-        raise ExchangeRefused(
-            f"unusable ({type(err).__name__}: {err})",
-            field=f"exchangeInfo filters of {symbol}",
-            remedy="Leave the symbol out, or write its filters by hand into params/filters/.",
-        ) from err
-
-
-def parse_time(answer: object) -> int:
-    """The server's clock from a decoded ``time`` body, milliseconds; raises ExchangeRefused."""
-    stamp = answer.get("serverTime") if isinstance(answer, dict) else None
-    if type(stamp) is not int or not _FIRST_MS <= stamp < _LAST_MS:
-        raise ExchangeRefused(
-            field="server time",
-            value=answer,
-            expected="milliseconds since 1970",
-            remedy="Something on the way answers instead of the exchange; check the network.",
-        )
-    return stamp

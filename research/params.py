@@ -128,7 +128,7 @@ class StrategySettings(Frozen):
 class FilterSnapshot(Frozen):
     """The filters of one exchange as they were on a day; ``source`` says where they were read."""
 
-    exchange: Literal["binance"]
+    exchange: Name
     taken_at: date
     source: str
     filters: dict[Symbol, Filters]
@@ -147,7 +147,7 @@ class _Section(BaseModel):
 
 class GeneralFile(_Section):
     trading_mode: Annotated[Literal["paper"], BeforeValidator(_paper_only)] = "paper"
-    exchange: Literal["binance"] = "binance"
+    exchange: Name = "binance"
     exchange_url: Annotated[str, AfterValidator(_http_url)] | None = None
     timeframe: Timeframe = "1h"
     data_dir: Path = Path("data")
@@ -181,6 +181,7 @@ class RiskFile(_Section):
 class Environment(_Section):
     database_url: DatabaseUrl | None = None
     replay_database_url: DatabaseUrl | None = None
+    replay_exchange_url: Annotated[str, AfterValidator(_http_url)] | None = None
     shared: Path | None = None
     openai_api_key: SecretStr | None = None
     telegram_bot_token: SecretStr | None = None

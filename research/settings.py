@@ -103,6 +103,7 @@ class Settings:
     filters: FilterSnapshot | None
     database_url: str
     replay_database_url: str
+    replay_exchange_url: str | None
     shared: Path | None
     openai_api_key: SecretStr | None
     telegram_bot_token: SecretStr | None
@@ -267,6 +268,14 @@ def load_settings(root: Path | None = None, environ: Mapping[str, str] | None = 
     risk = _section(RiskFile, RISK_FILE, inputs) or RiskFile()
     filters = _section(FilterSnapshot, f"params/filters/{general.exchange}.yaml", inputs)
     outside = _section(Environment, None, inputs) or Environment()
+    if filters is not None and filters.exchange != general.exchange:
+        inputs.problems.append(
+            SettingsError(
+                field=f"params/filters/{general.exchange}.yaml: exchange",
+                value=filters.exchange,
+                expected=general.exchange,
+            )
+        )
     inputs.problems.extend(_strangers(strategies, symbols) if not inputs.problems else [])
     if inputs.problems:
         raise combined(inputs.problems)
@@ -285,6 +294,7 @@ def load_settings(root: Path | None = None, environ: Mapping[str, str] | None = 
         filters=filters,
         database_url=_anchored(outside.database_url, root, data_dir / "ledger.db"),
         replay_database_url=_anchored(outside.replay_database_url, root, data_dir / "replay.db"),
+        replay_exchange_url=outside.replay_exchange_url,
         shared=shared or (beside if (beside / "history").is_dir() else None),
         **{key: getattr(outside, key) for key in SECRETS.values()},
         sources=inputs.sources,

@@ -37,11 +37,15 @@ VARIABLES: dict[str, PathTo] = {
     "CANDLEBOOK_REPLAY_DATABASE_URL": ("replay_database_url",),
     "CANDLEBOOK_DATA_DIR": ("data_dir",),
     "CANDLEBOOK_EXCHANGE_URL": ("exchange_url",),
+    "CANDLEBOOK_REPLAY_EXCHANGE_URL": ("replay_exchange_url",),
     "CANDLEBOOK_SHARED": ("shared",),
     **{name: (key,) for name, key in SECRETS.items()},
 }
 # A URL may carry a password, so that none is ever shown as "got ...".
-HIDDEN = {"database_url", "replay_database_url", "exchange_url", *SECRETS.values()}
+HIDDEN = {
+    *("database_url", "replay_database_url", "exchange_url", "replay_exchange_url"),
+    *SECRETS.values(),
+}
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from pathlib import Path
 from research.account import Account
 from research.candles import CandleSet, utc_ms
 from research.errors import HistoryMissing
+from research.exchange import MarketData
 from research.history import History
 from research.settings import Settings, load_settings
 from research.synthetic import SYNTHETIC_NOTICE, synthetic_candles
 
-__all__ = ["default_account", "history_of", "load", "load_or_synthetic"]
+__all__ = ["default_account", "history_of", "load", "load_or_synthetic", "market_of"]
 
 SYNTHETIC_BARS = 17_520  # two years of hours
 
@@ -26,6 +27,19 @@ SYNTHETIC_BARS = 17_520  # two years of hours
 def history_of(settings: Settings) -> History:
     """The project's Parquet store."""
     return History(settings.data_dir / "history")
+
+
+def market_of(settings: Settings, patience_s: float = 0.0) -> MarketData:
+    """The project's connection to its exchange; bans and listings are remembered in its data.
+
+    ``patience_s`` is how long it may wait where the exchange asks to, beyond a request's deadline.
+    """
+    return MarketData(
+        settings.exchange,
+        settings.exchange_url,
+        patience_s=patience_s,
+        memory=settings.data_dir / "exchange",
+    )
 
 
 def default_account(symbols: Sequence[str]) -> Account:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 import pytest
 
-from research.candles import Candles
+from research.candles import COLUMNS, Candles
 from research.errors import (
     CandlebookError,
     CandlesRejected,
@@ -51,6 +51,7 @@ class Exchange(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.candles = synthetic_candles(["BTCUSDT"], "1h", START, BARS + 1)["BTCUSDT"]
         self.trades = 7
+        self.date = NOW
         self.absent: set[int] = set()
         self.faults: dict[str, list[Fault]] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -97,6 +98,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             send(self, json.dumps({"code": -1121, "msg": "Invalid symbol."}), status=400)
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(self.server.date / 1000)
+
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet: the test report is the log."""
 
@@ -121,6 +125,7 @@ def send(
 def listed(symbol: str) -> dict[str, Any]:
     return {
         "symbol": symbol,
+        "status": "TRADING",
         "filters": [
             {"filterType": "PRICE_FILTER", "tickSize": "0.01000000"},
             {
@@ -204,11 +209,11 @@ def joined(pages: list[Candles]) -> list[list[float]]:
 
 def test_pages_join_to_the_whole_series_without_the_forming_candle(exchange: Exchange) -> None:
     pages = list(market(exchange).closed_candles("BTCUSDT", "1h", START))
-    assert [len(page) for page in pages] == [1000, 1000, 500]
+    assert [len(page) for page in pages] == [1000, 999, 501]
     assert joined(pages) == joined([exchange.candles.rows(0, BARS)])
     klines = [query for name, query in exchange.asked if name == "klines"]
     assert len(klines) == 3
-    assert int(klines[2]["startTime"]) == START + 2000 * HOUR
+    assert int(klines[2]["startTime"]) == START + 1998 * HOUR, "a page begins with a known candle"
     assert {query["limit"] for query in klines} == {"1000"}
 
 
@@ -216,6 +221,7 @@ def test_a_candle_counts_from_the_millisecond_in_which_it_has_closed(exchange: E
     edge = START + BARS * HOUR
     for now, last in ((edge - 1, BARS - 2), (edge, BARS - 1)):
         exchange.faults["time"] = [answer(json.dumps({"serverTime": now}))]
+        exchange.date = now
         pages = market(exchange).closed_candles("BTCUSDT", "1h", edge - 5 * HOUR)
         assert int(list(pages)[-1].ts[-1]) == START + last * HOUR
 
@@ -229,12 +235,97 @@ def test_start_and_end_bound_the_opens_and_text_dates_are_utc(exchange: Exchange
 
 def test_gaps_and_short_pages_come_through_as_they_are(exchange: Exchange) -> None:
     exchange.absent = set(range(400, 1500))
-    exchange.faults["klines"] = [
-        answer(json.dumps([exchange.row(i) for i in range(300)]))  # fewer than there are
-    ]
-    pages = list(market(exchange).closed_candles("BTCUSDT", "1h", START))
+    short = json.dumps([exchange.row(i) for i in range(300)])  # fewer than there are
+    exchange.faults["klines"] = [answer(short), answer(short)]
+    pages = market(exchange).closed_candles("BTCUSDT", "1h", START)
     kept = [i for i in range(BARS) if i not in exchange.absent]
-    assert joined(pages)[0] == [START + i * HOUR for i in kept]
+    assert joined(list(pages))[0] == [START + i * HOUR for i in kept]
+
+
+def test_a_gap_or_an_early_end_that_a_second_answer_does_not_confirm_is_refused(
+    exchange: Exchange,
+) -> None:
+    rows = [exchange.row(i) for i in range(BARS + 1)]
+    late, holed, early = rows[1:1000], rows[:500] + rows[501:1000], rows[:300]
+    for body in (late, holed, early):
+        exchange.faults["klines"] = [answer(json.dumps(body))]
+        with pytest.raises(CandlesRejected, match="asked twice"):
+            list(market(exchange).closed_candles("BTCUSDT", "1h", START))
+
+
+def moved(candles: Candles, i: int, factor: float) -> Candles:
+    """Candle ``i`` with its high and close multiplied: sound in itself."""
+    columns = {name: np.array(getattr(candles, name)) for name in COLUMNS}
+    columns["high"][i] *= factor
+    columns["close"][i] = columns["high"][i]
+    return Candles(candles.symbol, candles.timeframe, candles.ts, **columns)
+
+
+def day(exchange: Exchange, low: float, high: float) -> Fault:
+    """A ticker/24hr body with this range."""
+    prices = {"lowPrice": low, "highPrice": high, "lastPrice": high}
+    body = {name: f"{price:.8f}" for name, price in prices.items()}
+    body |= {"volume": "1000.0", "quoteVolume": "20000.0"}
+    times = {"openTime": NOW - 24 * HOUR, "closeTime": NOW, "count": 5}
+    return answer(json.dumps({"symbol": "BTCUSDT", **body, **times}))
+
+
+def test_a_leap_of_the_price_is_taken_where_the_last_day_bears_it_out_else_refused(
+    exchange: Exchange,
+) -> None:
+    true = exchange.candles
+    exchange.candles = moved(true, BARS - 2, 3.0)
+    low, high = float(true.low[-24:].min()), float(exchange.candles.high[-24:].max())
+
+    def fetched() -> list[Candles]:
+        pages = market(exchange).closed_candles("BTCUSDT", "1h", NOW - 30 * HOUR)
+        return list(pages)
+
+    exchange.faults["ticker/24hr"] = [day(exchange, low, float(true.high.max()))]
+    with pytest.raises(CandlesRejected, match="prices of the last 24 hours"):
+        fetched()
+    exchange.faults["ticker/24hr"] = [day(exchange, low, high)]
+    assert float(fetched()[0].high.max()) == high
+    exchange.candles = moved(true, BARS - 29, 3.0)
+    assert fetched(), "an older one only has to be answered twice"
+
+
+def test_an_open_that_leaps_must_lie_in_the_range_of_the_last_day(exchange: Exchange) -> None:
+    true = exchange.candles
+    columns = {name: np.array(getattr(true, name)) for name in COLUMNS}
+    for name in ("open", "high"):
+        columns[name][BARS] = float(true.high[BARS]) * 2
+    exchange.candles = Candles("BTCUSDT", "1h", true.ts, **columns)
+    exchange.faults["ticker/24hr"] = [day(exchange, 1.0, float(true.high.max()))]
+    with pytest.raises(CandlesRejected, match="open"):
+        market(exchange).forming_open("BTCUSDT", "1h")
+    wanted = float(columns["open"][BARS])
+    exchange.faults["ticker/24hr"] = [day(exchange, 1.0, wanted)]
+    assert market(exchange).forming_open("BTCUSDT", "1h") == (START + BARS * HOUR, wanted)
+
+
+def test_stored_candles_must_come_again_whatever_their_values(exchange: Exchange) -> None:
+    first = START + 2_490 * HOUR
+    stored = exchange.candles.rows(2_490, 2_495)
+    exchange.candles = moved(exchange.candles, 2_493, 1.01)
+    (page,) = market(exchange).closed_candles("BTCUSDT", "1h", first, stored=stored)
+    assert page.ts.tolist() == [START + i * HOUR for i in range(2_490, 2_500)]
+    without = stored.rows(0, 2)
+    assert len(next(market(exchange).closed_candles("BTCUSDT", "1h", first, stored=without))) == 10
+    for withdrawn in (2_490, 2_492):
+        exchange.absent = {withdrawn}
+        with pytest.raises(CandlesRejected, match="first of all"):
+            list(market(exchange).closed_candles("BTCUSDT", "1h", first, stored=stored))
+
+
+def test_a_clock_that_disagrees_with_the_date_of_its_own_answer_is_refused(
+    exchange: Exchange,
+) -> None:
+    exchange.date = NOW - HOUR
+    with pytest.raises(ExchangeRefused, match="about the date of the answer"):
+        market(exchange).server_time()
+    exchange.date = NOW - 50_000
+    assert market(exchange).server_time() == NOW
 
 
 def test_pages_that_do_not_answer_the_question_are_refused(exchange: Exchange) -> None:
@@ -253,7 +344,9 @@ def test_pages_that_do_not_answer_the_question_are_refused(exchange: Exchange) -
 def test_the_open_of_the_forming_candle_is_known_once_it_has_traded(exchange: Exchange) -> None:
     forming = float(exchange.candles.open[BARS])
     assert market(exchange).forming_open("BTCUSDT", "1h") == (START + BARS * HOUR, forming)
-    exchange.trades = 0
+    columns = {name: np.array(getattr(exchange.candles, name)) for name in COLUMNS}
+    columns["volume"][BARS] = 0.0
+    exchange.candles = Candles("BTCUSDT", "1h", exchange.candles.ts, **columns)
     assert market(exchange).forming_open("BTCUSDT", "1h") is None
     exchange.absent = {BARS}
     assert market(exchange).forming_open("BTCUSDT", "1h") is None
@@ -276,17 +369,17 @@ def test_a_server_that_drips_or_is_silent_ends_at_the_deadline(
 ) -> None:
     exchange.faults["time"] = [drip] * 5
     data = market(exchange, deadline_s=0.5)
-    first = data._open()
+    first = data.transport.open()
     begun = time.monotonic()
     with pytest.raises(ExchangeUnreachable) as caught:
         data.server_time()
     assert time.monotonic() - begun < 1.0
     assert caught.value.remedy
     exchange.faults.clear()
-    data.deadline_s = 5.0
+    data.transport.deadline_s = 5.0
     assert data.server_time() == NOW
     # A worker that was given up may still write to its connection: it is not used again.
-    assert (data._ccxt is first) == (drip is silence)
+    assert (data.transport.open() is first) == (drip is silence)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +397,7 @@ def test_a_passing_failure_is_retried_and_a_lasting_one_is_typed(
     lasting: type[ExchangeError],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("research.exchange._pause", lambda _: 0.01)
+    monkeypatch.setattr("research.transport._pause", lambda _: 0.01)
     exchange.faults["time"] = [fault] * 3
     assert market(exchange).server_time() == NOW
     exchange.asked.clear()
@@ -349,7 +442,7 @@ def test_a_longer_wait_is_named_and_nothing_is_asked_during_it(
 def test_a_rate_limit_without_a_wait_is_not_retried(exchange: Exchange) -> None:
     exchange.faults["time"] = [answer("{}", 429), answer("{}", 429, Retry_After="soon")]
     for _ in range(2):
-        with pytest.raises(ExchangeRefused, match="Wait a few minutes"):
+        with pytest.raises(ExchangeRefused, match="Wait 60 s"):
             market(exchange).server_time()
     assert len(exchange.asked) == 2
 
@@ -454,7 +547,7 @@ def test_no_question_can_leave_for_the_real_exchange_and_no_key_is_held(
 ) -> None:
     data = market(exchange)
     data.server_time()
-    opened = data._ccxt
+    opened = data.transport.open()
     assert {urlsplit(url).netloc for url in opened.urls["api"].values()} == {
         urlsplit(exchange.url).netloc
     }
@@ -465,11 +558,12 @@ def test_no_question_can_leave_for_the_real_exchange_and_no_key_is_held(
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"exchange": "kraken"}, UnknownNameError),
+        ({"exchange": "krakken"}, UnknownNameError),
         ({"base_url": "127.0.0.1:80"}, SettingsError),
         ({"base_url": "http://user:secret@host"}, SettingsError),
         ({"base_url": "http://host/api"}, SettingsError),
         ({"deadline_s": 0}, ParameterError),
+        ({"patience_s": -1}, ParameterError),
         ({"deadline_s": float("nan")}, ParameterError),
     ],
 )

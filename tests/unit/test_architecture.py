@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 READING_ORDER = """
 research: errors durable code_hash account variables yaml_file params settings
 research: candles history_manifest history_files history history_import known_gaps
-research: klines exchange fetching synthetic workspace
+research: klines answers cooldown transport binance unified listing_cache exchange fetching
+research: synthetic workspace
 research: indicators strategy strategies risk tape compiled state engine blotter
 research: metrics chart_theme report_tables charts sweep_charts report_page report
 research: trials backtesting vectorbt_adapter search evidence artefact promotion rag
@@ -37,7 +38,7 @@ NETWORK = (
     *("httpx", "aiohttp", "websockets"),
 )
 MODEL = ("llama_index", "openai")
-MAY_USE_NETWORK = {"research.exchange", "research.rag"}
+MAY_USE_NETWORK = {"research.transport", "research.rag"}
 MAY_USE_MODEL = {"research.rag", "live.agents"}
 
 When = Literal["top", "lazy", "typing"]
@@ -268,7 +269,7 @@ ALLOWED = {
     "vectorbt, lazily, in one module": {
         "research/backtesting.py": "def f():\n    import vectorbt as vbt\n    import vectorbt.base"
     },
-    "the network, where it belongs": {"research/exchange.py": "import ccxt, socket"},
+    "the network, where it belongs": {"research/transport.py": "import ccxt, socket"},
     "the network, in live": {"live/replay.py": "from http.server import HTTPServer"},
     "urllib.parse": {"research/report.py": "from urllib.parse import quote"},
     "names that only begin alike": {"research/report.py": "import socketserver_like, https"},

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from research.answers import parse_listings, parse_time
 from research.candles import require_sound
 from research.errors import CandlesRejected, ExchangeRefused, UnknownNameError
-from research.klines import KLINE_COLUMNS, parse_filters, parse_klines, parse_time
+from research.klines import KLINE_COLUMNS, parse_klines
 from research.synthetic import synthetic_candles
 
 HOUR = 3_600_000
@@ -256,11 +257,12 @@ def exchange_info(**changes: object) -> dict[str, Any]:
     } | changes
     price = {"filterType": "PRICE_FILTER", "minPrice": "0.01000000", "tickSize": "0.01000000"}
     notional = {"filterType": "NOTIONAL", "minNotional": "5.00000000"}
-    return {"symbols": [{"symbol": "BTCUSDT", "filters": [price, lot, notional]}]}
+    listed = {"symbol": "BTCUSDT", "status": "TRADING", "filters": [price, lot, notional]}
+    return {"symbols": [listed]}
 
 
 def test_filters_are_exact_decimals() -> None:
-    found = parse_filters(exchange_info(), ["BTCUSDT"])["BTCUSDT"]
+    found = parse_listings(exchange_info(), ["BTCUSDT"])["BTCUSDT"].filters
     assert found.lot_step == found.min_quantity == Decimal("0.00001")
     assert (found.max_quantity, found.tick) == (Decimal(9000), Decimal("0.01"))
     assert (found.min_notional, found.min_trade_size) == (Decimal(5), Decimal(0))
@@ -287,20 +289,22 @@ def test_filters_are_exact_decimals() -> None:
 )
 def test_unusable_filters_are_refused(answer: object) -> None:
     with pytest.raises(ExchangeRefused) as caught:
-        parse_filters(answer, ["BTCUSDT"])
+        parse_listings(answer, ["BTCUSDT"])
     assert "exchangeInfo" in str(caught.value)
     assert caught.value.remedy
 
 
 def test_a_symbol_that_the_exchange_does_not_list_is_named() -> None:
     with pytest.raises(UnknownNameError, match="NOPEUSDT"):
-        parse_filters(exchange_info(), ["NOPEUSDT"])
+        parse_listings(exchange_info(), ["NOPEUSDT"])
 
 
 @needs_recorded
 def test_the_recorded_exchange_info_gives_filters_for_the_demonstration_symbols() -> None:
     answer = json.loads((RECORDED / "exchangeInfo_2021-10-12.json").read_text())
-    found = parse_filters(answer, ["SOLUSDT", "BTCUSDT"])
+    listed = parse_listings(answer, ["SOLUSDT", "BTCUSDT"])
+    assert {one.status for one in listed.values()} == {"TRADING"}
+    found = {symbol: one.filters for symbol, one in listed.items()}
     assert list(found) == ["SOLUSDT", "BTCUSDT"]
     assert found["BTCUSDT"].lot_step == Decimal("0.00001")
     assert found["BTCUSDT"].tick == Decimal("0.01")
