@@ -94,7 +94,8 @@ def test_the_shipped_files_say_the_built_in_defaults(root: Path, tmp_path: Path)
 def test_every_key_that_may_be_set_stands_in_the_shipped_files(root: Path) -> None:
     rows = {row.key: row.source for row in load_settings(root, {}).explain()}
     from_files = {key for key, source in rows.items() if source.startswith("params/")}
-    others = {"root", "database_url", "replay_database_url", "shared", *SECRETS.values()}
+    others = {"root", "database_url", "replay_database_url", "replay_exchange_url", "shared"}
+    others |= set(SECRETS.values())
     assert from_files == rows.keys() - others
 
 
@@ -159,6 +160,14 @@ WINS: list[tuple[str, str, str, str, Any, Any]] = [
     ),
     ("CANDLEBOOK_DATA_DIR", "data_dir", "/d/e", "/d/env", Path("/d/e"), Path("/d/env")),
     ("CANDLEBOOK_EXCHANGE_URL", "exchange_url", "http://a:1", "https://b/x", ..., ...),
+    (
+        "CANDLEBOOK_REPLAY_EXCHANGE_URL",
+        "replay_exchange_url",
+        "http://c:1",
+        "https://d",
+        ...,
+        ...,
+    ),
     ("CANDLEBOOK_SHARED", "shared", "/s/e", "/s/env", Path("/s/e"), Path("/s/env")),
     ("OPENAI_API_KEY", "openai_api_key", "k-file", "k-env", ..., ...),
     ("TELEGRAM_BOT_TOKEN", "telegram_bot_token", "t-file", "t-env", ..., ...),
