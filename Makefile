@@ -12,7 +12,7 @@ ARGS ?=
 # The paper-trading notebook runs under papermill, with a ledger and a slot: tests/notebooks does it.
 NOTEBOOKS := $(filter-out notebooks/paper_trading.ipynb,$(wildcard notebooks/*.ipynb))
 
-.PHONY: help install install-live lock demo test lint notebooks lab bench clean
+.PHONY: help install install-live lock demo test lint notebooks lab bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -56,6 +56,9 @@ lab: install ## open JupyterLab on notebooks/
 
 bench: install ## every benchmark in tests/bench, as tables
 	@$(PY) -m tests.bench $(ARGS)
+
+fuzz: install ## mutated answers of an exchange against the strict readers: 10,000 of each endpoint
+	@$(PY) -m tests.failure_modes.fuzz $(ARGS)
 
 clean: ## remove caches; keeps .venv, data and promoted artefacts
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -47,7 +47,9 @@ class ListingCache:
         listed = {
             symbol: {
                 "status": one.status,
-                "filters": {name: str(value) for name, value in one.filters},
+                "filters": {
+                    name: str(value) for name, value in one.filters if name != "min_trade_size"
+                },
             }
             for symbol, one in listings.items()
         }
