@@ -187,11 +187,14 @@ def test_nonsense_under_status_200_is_a_typed_error(
 ) -> None:
     kraken.bodies[endpoint] = body
     data = MarketData("kraken", kraken.url, deadline_s=0.5)
-    with pytest.raises((CandlesRejected, ExchangeError, UnknownNameError)):
+
+    def ask() -> object:
         if endpoint == "Ticker":
-            data.latest_price("BTCUSDT")
-        else:
-            list(data.closed_candles("BTCUSDT", "1h", START + 500 * HOUR))
+            return data.latest_price("BTCUSDT")
+        return list(data.closed_candles("BTCUSDT", "1h", START + 500 * HOUR))
+
+    with pytest.raises((CandlesRejected, ExchangeError, UnknownNameError)):
+        ask()
 
 
 def test_every_address_of_an_exchange_is_moved(kraken: Kraken) -> None:
