@@ -30,15 +30,18 @@ from research.workspace import history_of, market_of, promoted_folder
 
 __all__ = [
     "MODES",
+    "SHOWN_AFTER_MS",
     "SlotReport",
     "artefact_of",
     "books_now",
     "check_parity",
+    "decide",
     "feed_for",
     "open_books",
     "require_parity",
     "require_slot",
     "run_slot",
+    "stored_candles",
 ]
 
 MODES = ("paper", "replay")
@@ -80,7 +83,7 @@ def feed_for(artefact: Artefact, settings: Settings, mode: str) -> Feed:
     """
     market, start = artefact.market, utc_ms(artefact.window.start)
     if mode == "replay":
-        stored = _stored(artefact, settings)
+        stored = stored_candles(artefact, settings)
         if settings.replay_exchange_url is None:
             return ReplayFeed(stored)
         # A store of its own: what a replay exchange says is no history of the project's.
@@ -102,7 +105,7 @@ def feed_for(artefact: Artefact, settings: Settings, mode: str) -> Feed:
     return ExchangeFeed(history, exchange, market.exchange, market.symbols, market.timeframe, start)
 
 
-def _stored(artefact: Artefact, settings: Settings) -> CandleSet:
+def stored_candles(artefact: Artefact, settings: Settings) -> CandleSet:
     """The stored candles of an artefact, from its first bar on."""
     market, start = artefact.market, utc_ms(artefact.window.start)
     return history_of(settings).load(
@@ -214,11 +217,7 @@ def run_slot(
             raise InputError(
                 field="slot", value=iso(moment), expected=f"a close up to now, {iso(now)}"
             )
-        candles = feed.closed(now)
-        if not _only_exits(ledger, artefact, now):
-            feed.require_tradable(artefact.account.filters or {})
-        require_unchanged(artefact, candles)
-        progress = advance(Session(ledger, artefact, feed, mode), candles, now, moment)
+        candles, progress = decide(Session(ledger, artefact, feed, mode), moment, now)
         parity = compare(ledger, artefact, candles)
         with ledger.reading() as conn:
             shown = ("signals", "orders", "positions", "metrics", "trades", "fills")
@@ -227,6 +226,20 @@ def run_slot(
     finally:
         ledger.close()
     return SlotReport(name, mode, moment, progress, parity, artefact, frames, restated)
+
+
+def decide(session: Session, slot: int, now: int) -> tuple[CandleSet, Progress]:
+    """Ask the market, and bring the account up to ``now``; a new one starts at ``slot``.
+
+    Returns the candles that were decided on, and what was done. Nothing is decided unless every
+    symbol trades by the promoted filters, or entries are refused anyway. Raises what the feed,
+    ``require_unchanged`` and ``advance`` raise; no order was made then by the bar that failed.
+    """
+    candles = session.feed.closed(now)
+    if not _only_exits(session.ledger, session.artefact, now):
+        session.feed.require_tradable(session.artefact.account.filters or {})
+    require_unchanged(session.artefact, candles)
+    return candles, advance(session, candles, now, slot)
 
 
 def _now(feed: Feed, mode: str, lived: int) -> int:
@@ -250,7 +263,7 @@ def _only_exits(ledger: Ledger, artefact: Artefact, now: int) -> bool:
 def check_parity(name: str, settings: Settings, mode: str) -> Parity:
     """Compare the account ``name`` with a backtest over the stored candles."""
     artefact = artefact_of(name, settings)
-    candles = _stored(artefact, settings)
+    candles = stored_candles(artefact, settings)
     ledger = open_books(settings, mode)
     try:
         return compare(ledger, artefact, candles)

@@ -26,6 +26,7 @@ from research.candles import CandleSet, Gap, Ints, iso, require_sound
 from research.engine import close_phase
 from research.errors import (
     ArtefactTampered,
+    CandlesRejected,
     CursorError,
     DataError,
     ExchangeError,
@@ -173,7 +174,7 @@ def advance(
     waiting = _overdue(plan, account, now)
     try:
         fills += _open_forming(session, plan, account, now)
-    except ExchangeError as err:
+    except (ExchangeError, CandlesRejected) as err:
         # Nothing is lost: the open phase is done from the closed candle as well.
         waiting = f"{waiting}; {err}" if waiting else str(err)
     return _progress(session, bars, late, orders, fills, waiting)

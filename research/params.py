@@ -46,6 +46,7 @@ __all__ = [
     "SymbolSettings",
     "SymbolsFile",
     "Timeframe",
+    "snapshot_text",
 ]
 
 # Equal to candles.TIMEFRAMES (tested); importing that would cost the second that pandas takes.
@@ -139,6 +140,40 @@ class FilterSnapshot(Frozen):
         if any("min_trade_size" in one.model_fields_set for one in filters.values()):
             raise ValueError("no min_trade_size here; it is ours and stands in params/symbols.yaml")
         return filters
+
+
+_SNAPSHOT_HEAD = """\
+# What {exchange} accepted for an order on the day of taken_at, from its {source}.
+#
+# A dated snapshot: backtest and paper run use the same one, and a promotion freezes it.
+#
+#   lot_step:      LOT_SIZE.stepSize, base asset; quantities are whole multiples of it
+#   tick:          PRICE_FILTER.tickSize, quote currency; the step of prices
+#   min_quantity:  LOT_SIZE.minQty, base asset
+#   max_quantity:  LOT_SIZE.maxQty, base asset
+#   min_notional:  MIN_NOTIONAL.minNotional, quote currency; price times quantity at least
+#
+# All in quotes: decimals that no floating-point number holds exactly.
+
+exchange: {exchange}
+taken_at: {taken_at}
+source: {source}
+filters:
+"""
+_SNAPSHOT_KEYS = ("lot_step", "tick", "min_quantity", "max_quantity", "min_notional")
+
+
+def snapshot_text(snapshot: FilterSnapshot) -> str:
+    """``snapshot`` as its file in params/filters/ holds it."""
+    head = _SNAPSHOT_HEAD.format(
+        exchange=snapshot.exchange, taken_at=snapshot.taken_at, source=snapshot.source
+    )
+    lines = []
+    for symbol, filters in snapshot.filters.items():
+        lines.append(f"  {symbol}:")
+        for key in _SNAPSHOT_KEYS:
+            lines.append(f'    {key}: "{getattr(filters, key).normalize():f}"')
+    return head + "\n".join(lines) + "\n"
 
 
 class _Section(BaseModel):

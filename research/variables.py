@@ -8,7 +8,9 @@ password may hold a dollar sign.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,15 @@ from dotenv.parser import parse_stream
 from research.account import PathTo, did_you_mean
 from research.errors import SettingsError
 
-__all__ = ["HIDDEN", "HOME", "SECRETS", "VARIABLES", "Variable", "read_variables"]
+__all__ = [
+    "HIDDEN",
+    "HOME",
+    "SECRETS",
+    "VARIABLES",
+    "Variable",
+    "environment_with",
+    "read_variables",
+]
 
 PREFIX = "CANDLEBOOK_"
 HOME = "CANDLEBOOK_HOME"
@@ -46,6 +56,24 @@ HIDDEN = {
     *("database_url", "replay_database_url", "exchange_url", "replay_exchange_url"),
     *SECRETS.values(),
 }
+
+
+@contextmanager
+def environment_with(own: Mapping[str, str]) -> Iterator[None]:
+    """``own`` variables on top of the environment, which is then as it was before.
+
+    The kernel of a notebook, which is another process, inherits them.
+    """
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @dataclass(frozen=True)

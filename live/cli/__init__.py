@@ -8,16 +8,14 @@ status answer at once.
 from __future__ import annotations
 
 import inspect
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from live.cli import artefacts, books, config, history, paper, runs, status
+from live.cli import artefacts, books, config, filters, history, paper, runs, status
 from live.cli.ending import told
 from live.cli.options import Project
 from research import errors
@@ -85,28 +83,16 @@ def main(
     """
     context.obj = Project(home)
     if home is not None:
-        context.with_resource(_at_home(home))
+        from research.variables import HOME, environment_with
 
-
-@contextmanager
-def _at_home(home: Path) -> Iterator[None]:
-    """``home`` as the environment has it: for a notebook's kernel, which is another process."""
-    from research.variables import HOME
-
-    before = os.environ.get(HOME)
-    os.environ[HOME] = str(home.expanduser().resolve())
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[HOME]
-        else:
-            os.environ[HOME] = before
+        # For a notebook's kernel, too.
+        context.with_resource(environment_with({HOME: str(home.expanduser().resolve())}))
 
 
 for _command in (
     config.config,
     history.history,
+    filters.filters,
     runs.backtest,
     runs.sweep,
     artefacts.promote,
