@@ -38,8 +38,8 @@ def lacking(manifest: Manifest | None, since: int, until: int) -> list[Range]:
     if manifest is None:
         return [(since, until)] if since < until else []
     first, last = manifest.months[0].first, manifest.months[-1].last
-    holes = [(gap.start, gap.end) for gap in manifest.open_gaps()]
     overlap = max(first, last - (OVERLAP_BARS - 1) * timeframe_ms(manifest.series.timeframe))
+    holes = [(gap.start, min(gap.end, overlap)) for gap in manifest.open_gaps()]
     wanted = [(since, first), *holes, (overlap, until)]
     cut = [(max(start, since), min(end, until)) for start, end in wanted]
     return [(start, end) for start, end in cut if start < end]

@@ -31,7 +31,7 @@ from research import errors
 from research.blotter import OrderStatus
 from research.candles import Gap
 from research.errors import Busy, CandlebookError, InputError
-from research.fetching import lacking
+from research.fetching import OVERLAP_BARS, lacking
 from research.history_manifest import Manifest, MonthFile, Series
 
 HOUR = 3_600_000
@@ -155,13 +155,13 @@ def manifest_of(bars: set[int]) -> Manifest:
 
 
 @given(st.sets(st.integers(0, 40), max_size=30), st.integers(0, 45), st.integers(1, 45))
-def test_exactly_what_is_missing_is_asked_for_and_the_last_candle_again(
+def test_exactly_what_is_missing_is_asked_for_and_the_last_candles_again(
     stored: set[int], since: int, length: int
 ) -> None:
     until = since + length
     ranges = lacking(manifest_of(stored) if stored else None, since * HOUR, until * HOUR)
     asked = [bar for start, end in ranges for bar in range(start // HOUR, end // HOUR)]
-    again = {max(stored)} if stored else set()
+    again = set(range(max(stored) - OVERLAP_BARS + 1, max(stored) + 1)) if stored else set()
     assert asked == sorted(asked)
     assert set(asked) == {bar for bar in range(since, until) if bar not in stored or bar in again}
     assert len(set(asked)) == len(asked)
