@@ -7,11 +7,9 @@ Every step says what it did and where its result is.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from research.search import sweep
 from research.settings import Settings, load_settings
 from research.strategies.sma_crossover import SmaCrossover
 from research.synthetic import SYNTHETIC_NOTICE, synthetic_candles
+from research.variables import environment_with
 from research.workspace import market_of
 
 __all__ = ["DemoResult", "run_demo"]
@@ -77,7 +76,7 @@ def run_demo(
         "CANDLEBOOK_DATA_DIR": str(folder),
         "CANDLEBOOK_REPLAY_DATABASE_URL": f"sqlite:///{(folder / 'replay.db').as_posix()}",
     }
-    with _environment(own):
+    with environment_with(own):
         result = _walk(settings, load_settings(settings.root), echo, on_slot)
     echo(f"\nDone in {time.monotonic() - started:.0f} s.\n{_look_around(settings, folder)}")
     return result
@@ -103,6 +102,7 @@ def _walk(
     best, artefact = _sweep_and_promote(settings, research, first, echo)
 
     echo(f"\n4. Paper trading: {PAPER_BARS} bars through notebooks/paper_trading.ipynb")
+    echo("   candles come over HTTP, from a look-alike of the exchange on this machine")
     runs = _paper(settings, first_slot, echo, on_slot)
 
     echo("\n5. Parity: the paper ledger against a backtest over the same candles")
@@ -114,21 +114,6 @@ def _walk(
     report = best.report(settings.data_dir / "report.html")
     echo(f"   equity, drawdown and trades of the promoted run: {report}")
     return DemoResult(candles.source, best, artefact, tuple(runs), parity, report)
-
-
-@contextmanager
-def _environment(own: Mapping[str, str]) -> Iterator[None]:
-    """``own`` variables on top of the environment, which is then as it was before."""
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _look_around(settings: Settings, folder: Path) -> str:
@@ -271,7 +256,7 @@ def _paper(
         if on_slot is not None:
             on_slot(done, PAPER_BARS)
 
-    runs = runner.replay(NAME, first_slot, PAPER_BARS, settings, note)
+    runs = runner.replay(NAME, first_slot, PAPER_BARS, settings, note, over_http=True)
     seconds = sum(one.seconds for one in runs)
     echo(
         f"   {len(runs)} notebook runs, {iso(runs[0].slot)} .. {iso(runs[-1].slot)}, "

@@ -12,8 +12,10 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,21 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 
 from live.ledger import Ledger, read, tables
-from live.paper import MODES, artefact_of, feed_for, open_books, require_slot, wall_clock
+from live.paper import (
+    MODES,
+    SHOWN_AFTER_MS,
+    artefact_of,
+    open_books,
+    require_slot,
+    stored_candles,
+    wall_clock,
+)
 from research.candles import iso, timeframe_ms, utc_ms
 from research.durable import sync_folder, write_whole
 from research.errors import Busy, InputError, RunFailed
 from research.promotion import Artefact
 from research.settings import Settings, load_settings
+from research.variables import environment_with
 
 __all__ = ["Run", "current_slot", "replay", "run"]
 
@@ -268,12 +279,15 @@ def replay(
     bars: int,
     settings: Settings | None = None,
     on_run: Callable[[Run], None] | None = None,
+    over_http: bool = False,
 ) -> list[Run]:
     """Run ``bars`` consecutive slots of stored history through the notebook, one after another.
 
     ``first_slot`` is the first bar close, UTC milliseconds; None takes the last ``bars`` closes in
-    the store, or goes on where an account has stopped. Raises InputError where the store does not
-    reach so far.
+    the store, or goes on where an account has stopped. With ``over_http`` a replay exchange on
+    loopback serves the stored candles, and each slot fetches them from there, as a paper run does;
+    so it is where the settings name a replay exchange that runs already. Raises InputError where
+    the store does not reach so far.
     """
     settings = settings or load_settings()
     if bars < 1:
@@ -281,17 +295,42 @@ def replay(
     artefact = artefact_of(name, settings)
     slots = _slots(artefact, settings, first_slot, bars)
     runs = []
-    for slot in slots:
-        runs.append(run(name, slot, "replay", settings))
-        if on_run is not None:
-            on_run(runs[-1])
+    with _exchange(artefact, settings, slots[0], over_http) as move_clock:
+        for slot in slots:
+            move_clock(slot + SHOWN_AFTER_MS)
+            runs.append(run(name, slot, "replay", settings))
+            if on_run is not None:
+                on_run(runs[-1])
     return runs
+
+
+@contextmanager
+def _exchange(
+    artefact: Artefact, settings: Settings, first_slot: int, over_http: bool
+) -> Iterator[Callable[[int], None]]:
+    """What the runs of a replay ask; yields what moves its clock (UTC milliseconds)."""
+    if over_http:
+        from live.replay import ReplayExchange
+
+        candles = stored_candles(artefact, settings)
+        filters = {name: artefact.account.filters_for(name) for name in candles.symbols}
+        with (
+            ReplayExchange([candles], filters, first_slot) as exchange,
+            environment_with({"CANDLEBOOK_REPLAY_EXCHANGE_URL": exchange.url}),
+        ):
+            yield exchange.clock.set
+    elif settings.replay_exchange_url is not None:
+        from live.replay.control import set_clock
+
+        yield partial(set_clock, settings.replay_exchange_url)
+    else:
+        yield lambda _: None
 
 
 def _slots(artefact: Artefact, settings: Settings, first_slot: int | None, bars: int) -> list[int]:
     """The closes to live through: stored ones, after the research window and the account."""
     bar_ms = timeframe_ms(artefact.market.timeframe)
-    clock = feed_for(artefact, settings, "replay").closed(wall_clock()).clock()
+    clock = stored_candles(artefact, settings).clock()
     closes = [int(ts) + bar_ms for ts in clock]
     done = _last_slot(artefact, settings)
     earliest = max(utc_ms(artefact.window.end), 0 if done is None else done + bar_ms)

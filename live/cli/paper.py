@@ -57,13 +57,20 @@ def run(project: Project, name: str, slot: int | None, as_json: bool) -> None:
     "start",
     help="The first bar close, UTC (default: where the account stopped, else the last BARS).",
 )
+@click.option(
+    "--http", "over_http", is_flag=True, help="Fetch the candles from a look-alike exchange."
+)
 @json_option
 @pass_project
-def replay(project: Project, name: str, bars: int, start: int | None, as_json: bool) -> None:
+def replay(
+    project: Project, name: str, bars: int, start: int | None, over_http: bool, as_json: bool
+) -> None:
     """Live through stored bars as if they were happening now.
 
     They must lie after the window that NAME was promoted on. Replays have books of their own, with
-    a kill switch of their own: `candlebook reset --replay`.
+    a kill switch of their own: `candlebook reset --replay`. With --http a look-alike of the
+    exchange serves the stored candles on this machine, and every run fetches them from there, as a
+    paper run would; so it is where CANDLEBOOK_REPLAY_EXCHANGE_URL names one that runs already.
     """
     from live import runner
 
@@ -78,7 +85,7 @@ def replay(project: Project, name: str, bars: int, start: int | None, as_json: b
                 _warn_if_tripped(project, "replay", name, one.slot)
             advance(len(done), bars)
 
-        runs = runner.replay(name, start, bars, project.settings, on_run)
+        runs = runner.replay(name, start, bars, project.settings, on_run, over_http)
     counts = Counter(one.status for one in runs)
     said = (
         f"{name}: {counted(len(runs), 'slot')}, {moment(runs[0].slot)} .. {moment(runs[-1].slot)}: "

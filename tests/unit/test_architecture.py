@@ -25,8 +25,8 @@ research: synthetic workspace
 research: indicators strategy strategies risk tape compiled state engine blotter
 research: metrics chart_theme report_tables charts sweep_charts report_page report
 research: trials backtesting vectorbt_adapter search evidence artefact promotion rag
-live: orders broker ledger kill_switch feed session parity paper runner
-live: replay monitor api agents demo cli
+live: orders broker ledger kill_switch feed session parity paper replay runner
+live: monitor api agents demo cli
 """
 ORDER: dict[str, list[str]] = {"research": [], "live": []}
 for _line in READING_ORDER.strip().splitlines():
@@ -38,7 +38,7 @@ NETWORK = (
     *("httpx", "aiohttp", "websockets"),
 )
 MODEL = ("llama_index", "openai")
-MAY_USE_NETWORK = {"research.transport", "research.rag"}
+MAY_USE_NETWORK = {"research.transport", "research.rag", "live.replay"}
 MAY_USE_MODEL = {"research.rag", "live.agents"}
 
 When = Literal["top", "lazy", "typing"]

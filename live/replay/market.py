@@ -1,0 +1,354 @@
+"""What the replay exchange shows of stored candles at a moment, in the shapes of Binance's REST.
+
+Pure: candles, filters and a time in, JSON-ready values out. Times are UTC milliseconds. Nothing
+that lies after the moment shows. Trade counts, quote volumes and the sizes in the book are made up,
+since the store keeps none; prices and volumes are strings that parse back to the floats stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from live.replay.walk import FIRST_TRADE_MS, Bar, bar_at, extremes, price_at, seen
+from research.account import Filters
+from research.candles import DAY, Candles, CandleSet
+from research.errors import InputError, UnknownNameError
+
+__all__ = ["KLINES_DEFAULT", "KLINES_MOST", "ApiError", "Market", "market_of", "text"]
+
+KLINES_DEFAULT, KLINES_MOST = 500, 1000
+QUOTES = ("USDT", "USDC", "FDUSD", "TUSD", "BUSD", "DAI", "EUR", "TRY", "BRL", "BTC", "ETH", "BNB")
+
+
+class ApiError(Exception):
+    """An error as Binance answers it: an HTTP status, a code and a message."""
+
+    def __init__(self, code: int, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+
+
+def text(number: float | Decimal, places: int = 8) -> str:
+    """``number`` in plain digits that parse back to it, with at least ``places`` decimals."""
+    exact = number if isinstance(number, Decimal) else Decimal(repr(number))
+    plain = f"{exact:f}"
+    whole, _, decimals = plain.partition(".")
+    return f"{whole}.{decimals.ljust(places, '0')}"
+
+
+@dataclass(frozen=True)
+class Market:
+    """Every served symbol's candles by timeframe, its filters, and its base and quote asset."""
+
+    series: Mapping[str, Mapping[str, Candles]]
+    filters: Mapping[str, Filters]
+    assets: Mapping[str, tuple[str, str]]
+
+    def require(self, symbol: str | None) -> str:
+        """A served symbol. Raises ApiError as Binance does."""
+        if symbol is None:
+            raise ApiError(
+                -1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed."
+            )
+        if not symbol.isascii() or not symbol.isalnum() or symbol != symbol.upper():
+            raise ApiError(
+                -1100,
+                "Illegal characters found in parameter 'symbol'; legal range is "
+                "'^[A-Z0-9-_.]{1,20}$'.",
+            )
+        if symbol not in self.series:
+            raise ApiError(-1121, "Invalid symbol.")
+        return symbol
+
+    # Candles
+
+    def klines(
+        self,
+        symbol: str,
+        interval: str,
+        now: int,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int = KLINES_DEFAULT,
+    ) -> list[list[Any]]:
+        """Rows whose open lies in ``[start, end]``, the forming one included, oldest first.
+
+        With ``start`` the first ``limit`` of them, without it the last. Raises ApiError for an
+        interval that is not stored.
+        """
+        candles = self.series[symbol].get(interval)
+        if candles is None:
+            raise ApiError(-1120, "Invalid interval.")
+        bar_ms = candles.bar_ms
+        closed = int(np.searchsorted(candles.ts, now - bar_ms, side="right"))
+        first = 0 if start is None else int(np.searchsorted(candles.ts, start, side="left"))
+        stop = closed if end is None else int(np.searchsorted(candles.ts, end, side="right"))
+        forming = self._forming(symbol, interval, now)
+        shown = forming is not None and (start or 0) <= forming.ts <= (now if end is None else end)
+        stop = min(stop, closed)
+        bars = [bar_at(candles, i) for i in range(*_window(first, stop, start, limit))]
+        if forming is not None and shown:
+            bars.append(forming)
+        cut = bars[:limit] if start is not None else bars[-limit:]
+        return [_row(one, bar_ms) for one in cut]
+
+    def _forming(self, symbol: str, interval: str, now: int) -> Bar | None:
+        """The candle of ``interval`` that forms at ``now``, built of the finest that does."""
+        candles = self.series[symbol][interval]
+        bar_ms = candles.bar_ms
+        begin = now // bar_ms * bar_ms
+        i = int(np.searchsorted(candles.ts, begin))
+        if i == len(candles) or candles.ts[i] != begin:
+            return None  # a stored gap stays a gap
+        finest = self._finest(symbol, now)
+        if finest is None:
+            return None
+        parts = self._walked(symbol, finest, begin, now)
+        traded = [one for one in parts if one.volume > 0]
+        if not traded:
+            before = float(candles.close[i - 1]) if i else float(candles.open[i])
+            return Bar(begin, before, before, before, before, 0.0)
+        return Bar(
+            begin,
+            traded[0].open,
+            max(one.high for one in traded),
+            min(one.low for one in traded),
+            traded[-1].close,
+            float(sum(Decimal(repr(one.volume)) for one in traded)),
+        )
+
+    def _finest(self, symbol: str, now: int) -> Candles | None:
+        """The finest series with a candle that forms at ``now``."""
+        for candles in sorted(self.series[symbol].values(), key=lambda one: one.bar_ms):
+            i = int(np.searchsorted(candles.ts, now, side="right")) - 1
+            if i >= 0 and now < candles.ts[i] + candles.bar_ms:
+                return candles
+        return None
+
+    def _walked(self, symbol: str, candles: Candles, begin: int, now: int) -> list[Bar]:
+        """Bars of one series from ``begin`` on, the last as far as it has been walked."""
+        first = int(np.searchsorted(candles.ts, begin))
+        stop = int(np.searchsorted(candles.ts, now, side="right"))
+        bars = [bar_at(candles, i) for i in range(first, stop)]
+        if bars and bars[-1].ts + candles.bar_ms > now:
+            last = bars.pop()
+            if now - last.ts >= FIRST_TRADE_MS:
+                tick = self.filters[symbol].tick
+                bars.append(seen(last, (now - last.ts) / candles.bar_ms, tick))
+        return bars
+
+    # Prices
+
+    def price(self, symbol: str, now: int) -> float | None:
+        """The last traded price; None before the first candle."""
+        finest = self._finest(symbol, now)
+        if finest is not None:
+            i = int(np.searchsorted(finest.ts, now, side="right")) - 1
+            elapsed = now - int(finest.ts[i])
+            if elapsed >= FIRST_TRADE_MS:
+                tick = self.filters[symbol].tick
+                return price_at(bar_at(finest, i), elapsed / finest.bar_ms, tick)
+        return self._last_close(symbol, now)
+
+    def _last_close(self, symbol: str, now: int) -> float | None:
+        """The close of the candle that closed last; of several, the finest's."""
+        latest: tuple[int, int, float] | None = None
+        for candles in self.series[symbol].values():
+            i = int(np.searchsorted(candles.ts, now - candles.bar_ms, side="right")) - 1
+            if i >= 0:
+                closed = int(candles.ts[i]) + candles.bar_ms
+                one = (closed, -candles.bar_ms, float(candles.close[i]))
+                latest = max(latest or one, one)
+        return None if latest is None else latest[2]
+
+    def extremes(self, symbol: str, begin: int, end: int) -> tuple[float, float] | None:
+        """Lowest and highest price traded from ``begin`` to ``end``; None where nothing was."""
+        finest = self._finest(symbol, end) or self._finest(symbol, begin)
+        if finest is None or end <= begin:
+            return None
+        tick, lows, highs = self.filters[symbol].tick, [], []
+        first = max(int(np.searchsorted(finest.ts, begin, side="right")) - 1, 0)
+        for i in range(first, int(np.searchsorted(finest.ts, end, side="right"))):
+            ts, bar_ms = int(finest.ts[i]), finest.bar_ms
+            low, high = max(begin - ts, FIRST_TRADE_MS), min(end - ts, bar_ms)
+            if low <= high:
+                found = extremes(bar_at(finest, i), low / bar_ms, high / bar_ms, tick)
+                lows.append(found[0])
+                highs.append(found[1])
+        return (min(lows), max(highs)) if lows else None
+
+    def book(self, symbol: str, now: int) -> tuple[Decimal, Decimal] | None:
+        """Best bid and ask: the last price, and one tick above it."""
+        price = self.price(symbol, now)
+        if price is None:
+            return None
+        bid = Decimal(repr(price))
+        return bid, bid + self.filters[symbol].tick
+
+    # Tickers
+
+    def ticker_price(self, symbol: str, now: int) -> dict[str, Any]:
+        return {"symbol": symbol, "price": text(self.price(symbol, now) or 0.0)}
+
+    def book_ticker(self, symbol: str, now: int) -> dict[str, Any]:
+        bid, ask = self.book(symbol, now) or (Decimal(0), Decimal(0))
+        size = text(self.filters[symbol].min_quantity * 1000)
+        return {
+            **{"symbol": symbol, "bidPrice": text(bid), "bidQty": size},
+            **{"askPrice": text(ask), "askQty": size},
+        }
+
+    def day(self, symbol: str, now: int) -> dict[str, Any]:
+        """The last 24 hours, of the finest candles that there are of them."""
+        bars = [one for one in self._day_bars(symbol, now) if one.volume > 0]
+        last = self.price(symbol, now) or 0.0
+        volume = sum((Decimal(repr(one.volume)) for one in bars), Decimal(0))
+        quote = sum((Decimal(repr(one.quote_volume)) for one in bars), Decimal(0))
+        opened = bars[0].open if bars else last
+        bid, ask = self.book(symbol, now) or (Decimal(0), Decimal(0))
+        trades = sum(one.trades for one in bars)
+        change = Decimal(repr(last)) - Decimal(repr(opened))
+        percent = change / Decimal(repr(opened)) * 100 if opened else Decimal(0)
+        mean = quote / volume if volume else Decimal(repr(last))
+        return {
+            "symbol": symbol,
+            "priceChange": text(change),
+            "priceChangePercent": f"{percent:.3f}",
+            "weightedAvgPrice": f"{mean:.8f}",
+            "prevClosePrice": text(opened),
+            "lastPrice": text(last),
+            "lastQty": text(self.filters[symbol].min_quantity),
+            "bidPrice": text(bid),
+            "askPrice": text(ask),
+            "openPrice": text(opened),
+            "highPrice": text(max((one.high for one in bars), default=0.0)),
+            "lowPrice": text(min((one.low for one in bars), default=0.0)),
+            "volume": text(volume),
+            "quoteVolume": text(quote),
+            "openTime": now - DAY,
+            "closeTime": now,
+            "firstId": 1 if trades else -1,
+            "lastId": trades if trades else -1,
+            "count": trades,
+        }
+
+    def _day_bars(self, symbol: str, now: int) -> list[Bar]:
+        for candles in sorted(self.series[symbol].values(), key=lambda one: one.bar_ms):
+            # The bar that the window's beginning falls into counts whole.
+            bars = self._walked(symbol, candles, now - DAY - candles.bar_ms + 1, now)
+            if bars:
+                return bars
+        return []
+
+    # What is listed
+
+    def exchange_info(self, symbols: Sequence[str], now: int, weight_limit: int) -> dict[str, Any]:
+        limits = (
+            *(("REQUEST_WEIGHT", "MINUTE", 1, weight_limit), ("ORDERS", "SECOND", 10, 100)),
+            *(("ORDERS", "DAY", 1, 200_000), ("RAW_REQUESTS", "MINUTE", 5, 61_000)),
+        )
+        return {
+            "timezone": "UTC",
+            "serverTime": now,
+            "rateLimits": [
+                {"rateLimitType": kind, "interval": unit, "intervalNum": count, "limit": most}
+                for kind, unit, count, most in limits
+            ],
+            "exchangeFilters": [],
+            "symbols": [self._listing(one) for one in symbols],
+        }
+
+    def _listing(self, symbol: str) -> dict[str, Any]:
+        base, quote = self.assets[symbol]
+        precisions = {"baseAssetPrecision": 8, "quotePrecision": 8, "quoteAssetPrecision": 8}
+        precisions |= {"baseCommissionPrecision": 8, "quoteCommissionPrecision": 8}
+        allowed = {"icebergAllowed": False, "ocoAllowed": False}
+        allowed |= {"quoteOrderQtyMarketAllowed": True, "isSpotTradingAllowed": True}
+        return {
+            **{"symbol": symbol, "status": "TRADING", "baseAsset": base, "quoteAsset": quote},
+            **precisions,
+            "orderTypes": ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS_LIMIT"],
+            **allowed,
+            "isMarginTradingAllowed": False,
+            "filters": _filters(self.filters[symbol]),
+            "permissions": ["SPOT"],
+        }
+
+
+def market_of(candles: Sequence[CandleSet], filters: Mapping[str, Filters]) -> Market:
+    """A market of several sets, one a timeframe; symbols may differ between them.
+
+    Raises UnknownNameError for a symbol without filters or whose quote asset is unknown, InputError
+    for a timeframe that comes twice.
+    """
+    series: dict[str, dict[str, Candles]] = {}
+    for one in (one for each in candles for one in each):
+        known = series.setdefault(one.symbol, {})
+        if one.timeframe in known:
+            raise InputError(
+                field="candles", value=f"{one.symbol} {one.timeframe} twice", expected="each once"
+            )
+        known[one.timeframe] = one
+    for symbol in series:
+        if symbol not in filters:
+            raise UnknownNameError(
+                field="filters", value=symbol, expected=f"one of {', '.join(filters) or 'none'}"
+            )
+    assets = {symbol: _assets(symbol) for symbol in series}
+    return Market(series, {name: filters[name] for name in series}, assets)
+
+
+def _assets(symbol: str) -> tuple[str, str]:
+    for quote in QUOTES:
+        if symbol.endswith(quote) and symbol != quote:
+            return symbol.removesuffix(quote), quote
+    raise UnknownNameError(
+        field="symbol", value=symbol, expected=f"a symbol that ends in one of {', '.join(QUOTES)}"
+    )
+
+
+def _window(first: int, stop: int, start: int | None, limit: int) -> tuple[int, int]:
+    if start is not None:
+        return first, min(stop, first + limit)
+    return max(first, stop - limit), stop
+
+
+def _row(bar: Bar, bar_ms: int) -> list[Any]:
+    prices = (bar.open, bar.high, bar.low, bar.close, bar.volume)
+    half, quote = round(bar.volume / 2, 8), bar.quote_volume
+    return [
+        bar.ts,
+        *map(text, prices),
+        bar.ts + bar_ms - 1,
+        text(quote),
+        bar.trades,
+        text(half),
+        text(round(quote / 2, 8)),
+        "0",
+    ]
+
+
+def _filters(filters: Filters) -> list[dict[str, Any]]:
+    notional = text(filters.min_notional)
+    return [
+        {
+            **{"filterType": "PRICE_FILTER", "minPrice": text(filters.tick)},
+            **{"maxPrice": "1000000.00000000", "tickSize": text(filters.tick)},
+        },
+        {
+            **{"filterType": "LOT_SIZE", "minQty": text(filters.min_quantity)},
+            **{"maxQty": text(filters.max_quantity), "stepSize": text(filters.lot_step)},
+        },
+        {
+            **{"filterType": "MIN_NOTIONAL", "minNotional": notional},
+            **{"applyToMarket": True, "avgPriceMins": 0},
+        },
+        {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 200},
+    ]
