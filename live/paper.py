@@ -235,9 +235,9 @@ def decide(session: Session, slot: int, now: int) -> tuple[CandleSet, Progress]:
     symbol trades by the promoted filters, or entries are refused anyway. Raises what the feed,
     ``require_unchanged`` and ``advance`` raise; no order was made then by the bar that failed.
     """
-    candles = session.feed.closed(now)
     if not _only_exits(session.ledger, session.artefact, now):
         session.feed.require_tradable(session.artefact.account.filters or {})
+    candles = session.feed.closed(now)
     require_unchanged(session.artefact, candles)
     return candles, advance(session, candles, now, slot)
 

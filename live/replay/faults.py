@@ -64,7 +64,7 @@ _DATA = {
     "forming_as_closed": "the candle that still forms comes as if it had closed",
     "short_row": "a row lacks its last columns",
     "extra_column": "rows have a column too many",
-    "halted": "the symbol does not trade: status BREAK, no newest candle",
+    "halted": "the symbol does not trade: status BREAK, no newest candles",
     "changed_filters": "lot step and tick are ten times as large",
     "clock_skew": "the server's time is an hour ahead",
 }
@@ -186,7 +186,7 @@ _BENDS: dict[str, Callable[[Rows, int], Rows]] = {
     "restated": _restated,
     "short_row": lambda rows, at: [*rows[:at], rows[at][:6], *rows[at + 1 :]],
     "extra_column": lambda rows, _: [[*row, "0"] for row in rows],
-    "halted": lambda rows, _: rows[:-1],
+    "halted": lambda rows, _: rows[:-2],
 }
 
 
