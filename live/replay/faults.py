@@ -84,15 +84,17 @@ STALE_ROWS = 3
 class Fault:
     """One fault that is switched on: ``endpoint`` such as klines, ``symbol``; None is any.
 
-    ``times`` is how many requests it hits (None: until it is cleared), ``row`` the row of an answer
-    that a data fault hits (as Python counts), ``seconds`` the Retry-After of a 429 or 418 and how
-    long a hang or drip lasts at most. Raises UnknownNameError, InputError.
+    ``after`` is how many of its requests pass first, ``times`` how many it hits then (None: until
+    it is cleared), ``row`` the row of an answer that a data fault hits (as Python counts),
+    ``seconds`` the Retry-After of a 429 or 418 and how long a hang or drip lasts at most. Raises
+    UnknownNameError, InputError.
     """
 
     kind: str
     endpoint: str | None = None
     symbol: str | None = None
     times: int | None = None
+    after: int = 0
     row: int = -2
     seconds: float | None = None
 
@@ -106,6 +108,8 @@ class Fault:
             raise InputError(field="fault.times", value=self.times, expected="a number from 1 on")
         if type(self.row) is not int:
             raise InputError(field="fault.row", value=self.row, expected="a whole number")
+        if type(self.after) is not int or self.after < 0:
+            raise InputError(field="fault.after", value=self.after, expected="a number from 0 on")
         number = isinstance(self.seconds, int | float) and not isinstance(self.seconds, bool)
         if self.seconds is not None and not (number and 0 <= self.seconds <= 86_400):
             raise InputError(field="fault.seconds", value=self.seconds, expected="0 to 86,400")

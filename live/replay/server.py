@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -131,10 +131,11 @@ class ReplayExchange:
         """The fault that hits this request, which counts against its ``times``."""
         with self._lock:
             for i, fault in enumerate(self._faults):
-                if fault.hits(endpoint, symbol) and (
-                    fault.times is None or self._used[i] < fault.times
-                ):
-                    self._used[i] += 1
+                if not fault.hits(endpoint, symbol):
+                    continue
+                self._used[i] += 1
+                late = fault.times is not None and self._used[i] > fault.after + fault.times
+                if self._used[i] > fault.after and not late:
                     return fault
         return None
 
@@ -465,7 +466,7 @@ class _Handler(BaseHTTPRequestHandler):
                     now = asked.get("now", exchange.clock.now())
                     exchange.clock.set(now, asked.get("speed"))
                 case "POST", "/replay/faults":
-                    known = {"kind", "endpoint", "symbol", "times", "row", "seconds"}
+                    known = {field.name for field in fields(Fault)}
                     exchange.inject(Fault(**{"kind": "", **self._document(body, known)}))
                 case "DELETE", "/replay/faults":
                     exchange.clear_faults()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
-import threading
+import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 import pytest
 
-from research.candles import Candles, iso, utc_ms
+from live.replay import Fault, ReplayExchange
+from research.account import Filters
+from research.candles import CandleSet, iso, utc_ms
 from research.history import History
+from research.settings import load_settings
 from research.synthetic import synthetic_candles
 from tests.integration.cli_project import (
     BARS,
@@ -135,94 +135,47 @@ def test_a_gap_that_nobody_accepted_stops_a_backtest_until_it_is(home: Path) -> 
     assert document(*run)["bars"] == BARS - 1
 
 
-class Exchange(ThreadingHTTPServer):
-    """Tells its time and serves BTCUSDT hours as Binance does; ``fault`` answers in its place."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.candles = synthetic_candles(["BTCUSDT"], "1h", START, 1_500)["BTCUSDT"]
-        self.asked: list[int] = []
-        self.refuse_from = 10**18
-        self.hang = threading.Event()
-        self.reached = threading.Event()
-        self.closing = threading.Event()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Exchange
-
-    def do_GET(self) -> None:
-        url, here = urlsplit(self.path), self.server
-        query = dict(parse_qsl(url.query))
-        here.reached.set()
-        if here.hang.is_set():
-            here.closing.wait(20)
-            return
-        c = here.candles
-        if url.path.endswith("/time"):
-            self.answer({"serverTime": int(c.ts[-1]) + HOUR // 2})  # the last is still forming
-            return
-        first, last = int(query["startTime"]), int(query["endTime"])
-        here.asked.append(first)
-        if first >= here.refuse_from or query["symbol"] != "BTCUSDT":
-            self.answer({"code": -1121, "msg": "Invalid symbol."}, 400)
-            return
-        rows = np.flatnonzero((c.ts >= first) & (c.ts <= last))[: int(query["limit"])]
-        self.answer([self.row(c, int(i)) for i in rows])
-
-    @staticmethod
-    def row(c: Candles, i: int) -> list[Any]:
-        texts = (f"{column[i]:.8f}" for column in (c.open, c.high, c.low, c.close, c.volume))
-        return [int(c.ts[i]), *texts, int(c.ts[i]) + HOUR - 1, "1.0", 7, "1.0", "1.0", "0"]
-
-    def answer(self, body: Any, status: int = 200) -> None:
-        raw = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
+WHOLE = synthetic_candles(["BTCUSDT"], "1h", START, 1_500)
+CLOSED = WHOLE["BTCUSDT"].rows(0, 1_499)  # the last is still forming
 
 
 @pytest.fixture
-def exchange(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchange]:
-    server = Exchange()
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    monkeypatch.setenv("CANDLEBOOK_EXCHANGE_URL", f"http://127.0.0.1:{server.server_address[1]}")
-    yield server
-    server.closing.set()
-    server.shutdown()
-    server.server_close()
+def exchange(monkeypatch: pytest.MonkeyPatch) -> Iterator[ReplayExchange]:
+    now = int(WHOLE["BTCUSDT"].ts[-1]) + HOUR // 2
+    with ReplayExchange([WHOLE], {"BTCUSDT": Filters()}, now) as server:
+        monkeypatch.setenv("CANDLEBOOK_EXCHANGE_URL", server.url)
+        yield server
+
+
+def asked(exchange: ReplayExchange) -> list[int]:
+    """Where the pages that were asked for begin."""
+    return [int(q["startTime"]) for _, path, q in exchange.requests if path.endswith("/klines")]
 
 
 def test_fetch_stores_closed_candles_and_goes_on_where_it_stopped(
-    new_home: Path, exchange: Exchange
+    new_home: Path, exchange: ReplayExchange
 ) -> None:
     fetch = ("history", "fetch", "BTCUSDT", "--timeframe", "1h", "--since", "2023-03-20")
-    exchange.refuse_from = START + 1_000 * HOUR
+    exchange.inject(Fault("error_object", "klines", after=1))
     broken = candlebook(*fetch)
     assert broken.exit_code == 4
-    assert "1,000 candles are stored; the same command goes on from there." in broken.stderr
-    exchange.refuse_from, exchange.asked = 10**18, []
+    assert "1,000 candles stored; the same command goes on from there." in broken.stderr
+    exchange.clear_faults()
+    exchange.requests.clear()
     (row,) = document(*fetch)["series"]
-    assert exchange.asked == [START + 999 * HOUR]  # the last stored one again, and on
+    assert asked(exchange) == [START + 995 * HOUR]  # the last five again, and on
     assert (row["rows_added"], row["rows"]) == (499, 1_499)
     assert row["last"] == iso(START + 1_498 * HOUR)
     stored = History(new_home / "data/history").read("binance", "BTCUSDT", "1h")
-    assert np.array_equal(stored.close, exchange.candles.close[:-1])
+    assert stored.digest() == CLOSED.digest()
     done = candlebook("history", "fetch", "BTCUSDT")  # timeframe of the settings, since the first
     assert "0 candles added" in done.stderr
 
 
-def test_fetch_fills_what_lies_before_and_between(new_home: Path, exchange: Exchange) -> None:
+def test_fetch_fills_what_lies_before_and_between(new_home: Path, exchange: ReplayExchange) -> None:
     history = History(new_home / "data/history")
     for first, stop in ((100, 200), (300, 400)):
-        history.append("binance", exchange.candles.rows(first, stop), "binance")
+        history.append("binance", CLOSED.rows(first, stop), "binance")
     args = ("history", "fetch", "BTCUSDT", "--since", "2023-03-20", "--until", "2023-05-01")
     (row,) = document(*args)["series"]
     assert row["gaps"] == []
@@ -231,7 +184,7 @@ def test_fetch_fills_what_lies_before_and_between(new_home: Path, exchange: Exch
 
 
 def test_fetch_says_which_symbol_the_exchange_does_not_know(
-    new_home: Path, exchange: Exchange
+    new_home: Path, exchange: ReplayExchange
 ) -> None:
     done = candlebook("history", "fetch", "NOPEUSDT")
     assert done.exit_code == 4
@@ -242,10 +195,85 @@ def test_fetch_says_which_symbol_the_exchange_does_not_know(
     assert not (new_home / "data").exists()
 
 
-def test_ctrl_c_ends_a_fetch_with_130_and_one_line(new_home: Path, exchange: Exchange) -> None:
-    exchange.hang.set()
+def test_fetch_reports_what_was_restated_withheld_or_is_odd(
+    new_home: Path, exchange: ReplayExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = ("history", "fetch", "BTCUSDT", "--timeframe", "1h", "--since", "2023-03-20")
+    document(*fetch)
+    volume = np.array(WHOLE["BTCUSDT"].volume)
+    volume[1_498] += 1.0
+    other = CandleSet((replace(WHOLE["BTCUSDT"], volume=volume),))
+    with ReplayExchange([other], {"BTCUSDT": Filters()}, exchange.clock.now()) as later:
+        monkeypatch.setenv("CANDLEBOOK_EXCHANGE_URL", later.url)
+        said = document(*fetch)
+        assert [one["open_time"] for one in said["restated"]] == [iso(START + 1_498 * HOUR)]
+        assert said["series"][0]["revised"] == 1
+        assert "1 restated" not in candlebook(*fetch).stderr, "once is enough"
+    stored = History(new_home / "data/history").read("binance", "BTCUSDT", "1h")
+    assert stored.digest() == CLOSED.digest()
+    assert "Restated later" in shown("history", "show")
+    monkeypatch.setenv("CANDLEBOOK_EXCHANGE_URL", exchange.url)
+    exchange.clock.set(int(WHOLE["BTCUSDT"].ts[-1]) + 4 * HOUR)
+    exchange.inject(Fault("halted", "exchangeInfo"))
+    (line,) = document(*fetch)["short"]
+    assert "is stale" in line
+    assert "BREAK" in line
+    early = document("history", "fetch", "BTCUSDT", "--since", "2023-03-01")
+    assert "begins at 2023-03-20T00:00Z" in early["short"][0]
+
+
+def test_a_symbol_whose_candles_are_refused_does_not_stop_the_others(
+    new_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = synthetic_candles(["BTCUSDT", "ETHUSDT"], "1h", START, 100)
+    filters = dict.fromkeys(both.symbols, Filters())
+    with ReplayExchange([both], filters, START + 100 * HOUR) as server:
+        monkeypatch.setenv("CANDLEBOOK_EXCHANGE_URL", server.url)
+        server.inject(Fault("nan", symbol="BTCUSDT"))
+        fetch = ("history", "fetch", "BTCUSDT", "ETHUSDT", "--since", "2023-03-20")
+        done = candlebook(*fetch)
+        assert done.exit_code == 3
+        assert "BTCUSDT is left as it was" in done.stderr
+        assert [one["symbol"] for one in document("history", "show")["series"]] == ["ETHUSDT"]
+        server.clear_faults()
+        assert [one["rows_added"] for one in document(*fetch)["series"]] == [100, 0]
+
+
+def test_filters_are_fetched_into_the_snapshot_and_compared_with_today(
+    new_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candles = synthetic_candles(["BTCUSDT", "NEWUSDT"], "1h", START, 50)
+    mine = Filters(lot_step="0.001", tick="0.5", max_quantity="100", min_notional="5")
+    listed = load_settings(new_home).filters
+    assert listed is not None
+    others = [name for name in listed.filters if name != "BTCUSDT"]
+    more = synthetic_candles(others, "1h", START, 50)
+    filters = {**listed.filters, "BTCUSDT": mine, "NEWUSDT": mine}
+    with ReplayExchange([candles, more], filters, START + 40 * HOUR) as server:
+        monkeypatch.setenv("CANDLEBOOK_EXCHANGE_URL", server.url)
+        changed = document("filters", "show", "--live")["changed"]
+        assert {one["symbol"] for one in changed} == {"BTCUSDT"}
+        assert {"symbol": "BTCUSDT", "what": "tick", "snapshot": "0.01", "today": "0.5"} in changed
+        assert candlebook("filters", "show", "NEWUSDT").exit_code == 2
+        fetched = document("filters", "fetch", "NEWUSDT")
+        assert set(fetched["changed"]) == {"BTCUSDT", "NEWUSDT"}
+        snapshot = load_settings(new_home).filters
+        assert snapshot is not None
+        assert snapshot.filters["NEWUSDT"].tick == mine.tick
+        assert snapshot.taken_at.isoformat() == "2023-03-21"
+        assert "The exchange says the same today." in shown("filters", "show", "--live")
+        server.inject(Fault("halted", "exchangeInfo"))
+        assert "BTCUSDT status: TRADING -> BREAK" in shown("filters", "show", "BTCUSDT", "--live")
+
+
+def test_ctrl_c_ends_a_fetch_with_130_and_one_line(
+    new_home: Path, exchange: ReplayExchange
+) -> None:
+    exchange.inject(Fault("hang"))
     process = start("history", "fetch", "BTCUSDT")
-    assert exchange.reached.wait(30)
+    until = time.monotonic() + 30
+    while not exchange.requests and time.monotonic() < until:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=15)
     assert (process.returncode, out) == (130, "")
