@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from research.history import History
     from research.promotion import promote, reproduce, verify
     from research.report import candles_figure
+    from research.resampling import resample
     from research.search import Sweep, sweep
     from research.settings import Settings, load_settings
     from research.strategies.rsi_reversal import RsiReversal
@@ -41,6 +42,7 @@ _HOME = {
     "research.history": ("History",),
     "research.promotion": ("promote", "reproduce", "verify"),
     "research.report": ("candles_figure",),
+    "research.resampling": ("resample",),
     "research.search": ("Sweep", "sweep"),
     "research.settings": ("Settings", "load_settings"),
     "research.strategies.rsi_reversal": ("RsiReversal",),
@@ -95,6 +97,7 @@ __all__ = [
     "promote",
     "registry",
     "reproduce",
+    "resample",
     "sweep",
     "synthetic_candles",
     "verify",

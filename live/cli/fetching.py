@@ -140,10 +140,9 @@ def fetch(
         *accepted_text(accepted),
         *short,
     ]
-    if infos or not refused:
-        answer(as_json, document, inventory_table(infos), *said)
+    answer(as_json, document, inventory_table(infos), *said)
     if refused:
-        raise refused[0]
+        click.get_current_context().exit(CandlesRejected.exit_code)
 
 
 def _document(one: Fetched, info: SeriesInfo | None) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from live.cli.inventory import (
 from live.cli.known_gaps import accept_known
 from live.cli.options import Project, json_option, me, pass_project, time_option, who_option
 from live.cli.output import answer, busy, counted, notice, progress
+from live.cli.resampling import compare, resample
 from research.errors import CandlebookError, DataError, InputError
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def history() -> None:
     """Fill the store of candles, look at it, and check it."""
 
 
-history.add_command(fetch)
+for _command in (fetch, resample, compare):
+    history.add_command(_command)
 
 
 # Import

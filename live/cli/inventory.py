@@ -128,10 +128,12 @@ def _lines(head: str, items: Sequence[str]) -> list[str]:
     return ["\n".join([head, *(f"  {one}" for one in items[:AT_MOST]), *more])]
 
 
-def accepted_text(accepted: Sequence[tuple[Series, Gap]]) -> list[str]:
+def accepted_text(
+    accepted: Sequence[tuple[Series, Gap]], known_from: str = "params/known_gaps.yaml"
+) -> list[str]:
     """The gaps that were accepted just now, since people know of the outage; none says nothing."""
     lines = [placed(series, gap) for series, gap in accepted]
-    return _lines("Accepted as known outages, from params/known_gaps.yaml:", lines)
+    return _lines(f"Accepted as known outages, from {known_from}:", lines)
 
 
 def defect_lines(defects: Sequence[tuple[Series, Defect]]) -> list[str]:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 READING_ORDER = """
 research: errors durable code_hash account variables yaml_file params settings
-research: candles history_manifest history_files history history_import known_gaps
+research: candles history_manifest history_files history history_import resampling known_gaps
 research: klines answers cooldown transport binance unified listing_cache exchange fetching
 research: synthetic workspace
 research: indicators strategy strategies risk tape compiled state engine blotter
