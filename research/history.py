@@ -202,6 +202,7 @@ class History:
         CorruptHistory, Busy; nothing is written then.
         """
         series = Series(exchange, candles.symbol, candles.timeframe)
+        now = None if now is None else utc_ms(now)
         require_sound(candles, now)
         if not list(split_months(candles)):  # which also refuses impossible times
             return AppendReport(series)

@@ -2,7 +2,8 @@
 
 ``params/known_gaps.yaml`` lists them: exchange, first missing moment, end, name, why; times UTC.
 They are accepted for a stored series only by calling ``accept_known_gaps``, only where bars are
-really missing, and only as far as they are.
+really missing, and only as far as they are. A series under ``binance_2021`` is one of binance: what
+follows an underscore tells collections of one exchange apart.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def accept_known_gaps(
         for gap in one.gaps:
             for outage in known:
                 within = outage.start <= gap.start and gap.end <= outage.end
-                if outage.exchange == series.exchange and within:
+                if outage.exchange == series.exchange.partition("_")[0] and within:
                     address = (series.exchange, series.symbol, series.timeframe)
                     span = (gap.start, gap.end)
                     accepted.append(
