@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from live.cli import artefacts, books, config, filters, history, paper, runs, status
+from live.cli import artefacts, books, config, exchange, filters, history, paper, runs, status
 from live.cli.ending import told
 from live.cli.options import Project
 from research import errors
@@ -103,6 +103,7 @@ for _command in (
     books.kill,
     books.reset,
     status.status,
+    exchange.replay_exchange,
     paper.demo,
 ):
     main.add_command(_command)

@@ -316,8 +316,6 @@ class _Gone(Exception):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
-    server_version = "candlebook-replay"
-    sys_version = ""
     _used_weight = 0
 
     def do_GET(self) -> None:
@@ -331,6 +329,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet: ``requests`` is the log."""
+
+    def version_string(self) -> str:
+        """Who answers, as every answer's Server."""
+        return "candlebook-replay"
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         """The virtual clock, as every answer's Date."""

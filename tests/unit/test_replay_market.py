@@ -1,0 +1,278 @@
+"""What the replay exchange shows of stored candles: true, one story, nothing of the future."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from live.replay.clock import VirtualClock
+from live.replay.faults import FAULTS, Fault, bent
+from live.replay.market import ApiError, Market, market_of, text
+from live.replay.walk import FIRST_TRADE_MS, Bar, extremes, price_at, seen
+from research.account import Filters
+from research.candles import COLUMNS, CandleSet, utc_ms
+from research.errors import CandlebookError, InputError, UnknownNameError
+from research.klines import parse_klines
+from research.resampling import resample
+from research.synthetic import synthetic_candles
+
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+START = utc_ms("2024-01-01")
+TICK = Decimal("0.01")
+FILTERS = {"BTCUSDT": Filters(lot_step="0.00001", tick="0.01")}
+
+HOURS = synthetic_candles(["BTCUSDT"], "1h", START, 60)
+MINUTES = synthetic_candles(["BTCUSDT"], "1m", START + 10 * HOUR, 20 * 60)
+WITH_MINUTES = market_of([MINUTES, CandleSet((resample(MINUTES["BTCUSDT"], "1h"),))], FILTERS)
+ALONE = market_of([HOURS], FILTERS)
+
+
+@given(st.floats(1e-300, 1e300) | st.floats(1e-9, 1e9))
+def test_a_number_s_text_parses_back_to_it(number: float) -> None:
+    written = text(number)
+    assert float(written) == number
+    assert len(written.partition(".")[2]) >= 8
+    assert "e" not in written.lower()
+
+
+# The walk within a bar
+
+prices = st.integers(1, 50_000).map(lambda cents: cents / 100)
+
+
+@st.composite
+def bars(draw: st.DrawFn) -> Bar:
+    four = [draw(prices) for _ in range(4)]
+    volume = draw(st.integers(1, 10_000)) / 10
+    return Bar(START, four[0], max(four), min(four), four[1], volume)
+
+
+@given(bars(), st.floats(0.001, 0.999))
+def test_what_is_seen_of_a_bar_lies_within_it_and_grows_into_it(bar: Bar, elapsed: float) -> None:
+    now = seen(bar, elapsed, TICK)
+    assert bar.low <= now.low <= min(now.open, now.close)
+    assert max(now.open, now.close) <= now.high <= bar.high
+    assert (now.ts, now.open) == (bar.ts, bar.open)
+    assert now.volume <= bar.volume
+    later = seen(bar, (1 + elapsed) / 2, TICK)
+    assert later.low <= now.low
+    assert later.high >= now.high
+    assert later.volume >= now.volume
+    end = seen(bar, 1 - 1e-12, TICK)
+    assert (end.high, end.low) == (bar.high, bar.low)
+    assert end.close == pytest.approx(bar.close, abs=0.006)
+
+
+@given(bars(), st.floats(0, 1), st.floats(0, 1))
+def test_extremes_of_a_part_hold_every_price_of_it(bar: Bar, one: float, other: float) -> None:
+    begin, end = sorted((one, other))
+    low, high = extremes(bar, begin, end, TICK)
+    for part in np.linspace(begin, end, 25).tolist():
+        assert low <= price_at(bar, part, TICK) <= high
+    assert bar.low <= low
+    assert high <= bar.high
+
+
+def test_the_first_third_of_a_rising_bar_falls_and_of_a_falling_one_rises() -> None:
+    up = Bar(START, 100.0, 110.0, 90.0, 105.0, 9.0)
+    assert [price_at(up, part, TICK) for part in (0, 1 / 3, 2 / 3, 1)] == [100, 90, 110, 105]
+    down = up._replace(close=95.0)
+    assert [price_at(down, part, TICK) for part in (0, 1 / 3, 2 / 3, 1)] == [100, 110, 90, 95]
+    assert seen(up, 0.25, TICK).high == 100.0, "the high is still to come"
+
+
+# Candles
+
+moments = st.integers(START - HOUR, START + 62 * HOUR)
+
+
+@given(
+    moments,
+    st.none() | moments,
+    st.none() | moments,
+    st.integers(1, 1000),
+    st.sampled_from([ALONE, WITH_MINUTES]),
+)
+def test_klines_are_those_of_the_question(
+    now: int, start: int | None, end: int | None, limit: int, market: Market
+) -> None:
+    rows = market.klines("BTCUSDT", "1h", now, start, end, limit)
+    stored = market.series["BTCUSDT"]["1h"]
+    opens = [int(ts) for ts in stored.ts if ts <= now]
+    wanted = [ts for ts in opens if (start is None or ts >= start) and (end is None or ts <= end)]
+    wanted = wanted[:limit] if start is not None else wanted[-limit:]
+    assert [row[0] for row in rows] == wanted
+    klines = parse_klines(rows, "BTCUSDT", "1h", now)
+    for row, i in zip(rows, np.searchsorted(stored.ts, wanted), strict=True):
+        if row[0] + HOUR <= now:
+            assert [float(one) for one in row[1:6]] == [
+                float(getattr(stored, name)[i]) for name in COLUMNS
+            ]
+            assert (row[8] == 0) == (stored.volume[i] == 0)
+    assert len(klines.candles) == len(rows)
+
+
+def nothing_later(market: Market, now: int) -> Market:
+    """The same market whose stored candles change after ``now``."""
+    series = {}
+    for timeframe, candles in market.series["BTCUSDT"].items():
+        later = candles.ts > now
+        columns = {name: np.where(later, 1.0, getattr(candles, name)) for name in COLUMNS}
+        series[timeframe] = replace(candles, **columns)
+    return replace(market, series={"BTCUSDT": series})
+
+
+def shown(market: Market, now: int) -> Any:
+    """Everything that can be asked at a moment."""
+    klines = {one: market.klines("BTCUSDT", one, now) for one in market.series["BTCUSDT"]}
+    tickers = (Market.ticker_price, Market.day, Market.book_ticker)
+    return klines, [ticker(market, "BTCUSDT", now) for ticker in tickers]
+
+
+@given(moments, st.sampled_from([ALONE, WITH_MINUTES]))
+def test_nothing_of_a_later_candle_shows(now: int, market: Market) -> None:
+    assert shown(market, now) == shown(nothing_later(market, now), now)
+
+
+@given(moments, st.sampled_from([ALONE, WITH_MINUTES]))
+def test_every_endpoint_tells_one_story(now: int, market: Market) -> None:
+    price = market.price("BTCUSDT", now)
+    if price is None:
+        return
+    assert float(market.ticker_price("BTCUSDT", now)["price"]) == price
+    day = market.day("BTCUSDT", now)
+    assert float(day["lastPrice"]) == price
+    assert float(market.book_ticker("BTCUSDT", now)["bidPrice"]) == price
+    for timeframe, candles in market.series["BTCUSDT"].items():
+        rows = market.klines("BTCUSDT", timeframe, now, limit=2)
+        if rows and rows[-1][0] + candles.bar_ms > now and rows[-1][8]:
+            assert float(rows[-1][4]) == price
+            recent = float(rows[-1][2]), float(rows[-1][3])
+            assert recent[0] <= float(day["highPrice"])
+            assert recent[1] >= float(day["lowPrice"])
+
+
+def test_before_its_first_trade_the_forming_candle_shows_the_close_before_it() -> None:
+    opened = START + 5 * HOUR
+    for elapsed, trades in ((0, False), (FIRST_TRADE_MS - 1, False), (FIRST_TRADE_MS, True)):
+        row = ALONE.klines("BTCUSDT", "1h", opened + elapsed, limit=1)[0]
+        assert (row[8] > 0, float(row[5]) > 0) == (trades, trades)
+        before = float(HOURS["BTCUSDT"].close[4])
+        expected = float(HOURS["BTCUSDT"].open[5]) if trades else before
+        assert float(row[1]) == expected
+
+
+def test_a_stored_gap_stays_a_gap_and_the_price_stands() -> None:
+    candles = HOURS["BTCUSDT"]
+    here = [i for i in range(60) if not 20 <= i < 23]
+    columns = {name: getattr(candles, name)[here] for name in ("ts", *COLUMNS)}
+    market = market_of([CandleSet((replace(candles, **columns),))], FILTERS)
+    now = START + 21 * HOUR + MINUTE
+    rows = market.klines("BTCUSDT", "1h", now, limit=3)
+    assert [row[0] for row in rows] == [START + i * HOUR for i in (17, 18, 19)]
+    assert market.price("BTCUSDT", now) == candles.close[19]
+
+
+def test_the_last_day_is_that_of_the_candles() -> None:
+    now = START + 48 * HOUR
+    day, candles = ALONE.day("BTCUSDT", now), HOURS["BTCUSDT"].rows(24, 48)
+    assert float(day["highPrice"]) == candles.high.max()
+    assert float(day["lowPrice"]) == candles.low.min()
+    assert float(day["volume"]) == pytest.approx(candles.volume.sum(), rel=1e-12)
+    assert (day["openTime"], day["closeTime"]) == (now - 24 * HOUR, now)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "code"), [(None, -1102), ("btcusdt", -1100), ("A/B", -1100), ("ETHUSDT", -1121)]
+)
+def test_a_symbol_that_is_not_served_is_refused_as_by_the_exchange(
+    symbol: str | None, code: int
+) -> None:
+    with pytest.raises(ApiError) as caught:
+        ALONE.require(symbol)
+    assert caught.value.code == code
+
+
+def test_a_market_needs_filters_a_known_quote_and_each_series_once() -> None:
+    with pytest.raises(UnknownNameError, match="filters"):
+        market_of([HOURS], {})
+    with pytest.raises(InputError, match="twice"):
+        market_of([HOURS, HOURS], FILTERS)
+    odd = synthetic_candles(["BTCXYZ"], "1h", START, 3)
+    with pytest.raises(UnknownNameError, match="BTCXYZ"):
+        market_of([odd], {"BTCXYZ": Filters()})
+
+
+# The clock and faults
+
+
+def test_the_clock_stands_or_runs_and_refuses_what_makes_no_sense(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = [100.0]
+    monkeypatch.setattr("live.replay.clock.time.monotonic", lambda: real[0])
+    clock = VirtualClock(START)
+    real[0] += 10
+    assert clock.now() == START
+    clock.set("2024-01-02", 60.0)
+    real[0] += 2
+    assert clock.now() == START + 24 * HOUR + 120_000
+    clock.set(START)
+    assert clock.speed == 60.0
+    for now, speed in ((-1, 0), ("soon", 0), (START, -1), (START, float("nan")), (START, "1")):
+        with pytest.raises(InputError):
+            clock.set(now, speed)  # type: ignore[arg-type]
+    assert clock.now() >= START
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "sunspots"},
+        {"kind": "hang", "times": 0},
+        {"kind": "hang", "times": True},
+        {"kind": "gap", "row": "last"},
+        {"kind": "gap", "after": -1},
+        {"kind": "drip", "seconds": -1},
+        {"kind": "drip", "seconds": "long"},
+        {"kind": "drip", "endpoint": 5},
+        {"kind": "drip", "symbol": ""},
+    ],
+)
+def test_a_fault_that_makes_no_sense_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(CandlebookError, match="fault"):
+        Fault(**wrong)
+
+
+def rows_of(count: int) -> list[list[Any]]:
+    return ALONE.klines("BTCUSDT", "1h", START + count * HOUR, limit=count)
+
+
+DATA = [
+    *("gap", "duplicate", "reversed", "nan", "negative", "swapped_high_low", "spike"),
+    *("microseconds", "stale_tail", "restated", "short_row", "extra_column"),
+]
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_a_data_fault_changes_the_answer_and_never_fails_on_a_short_one(kind: str) -> None:
+    assert kind in FAULTS
+    for count in range(9):
+        rows = rows_of(count)
+        changed = bent(Fault(kind), "klines", rows)
+        assert rows == rows_of(count), "the market's own rows are not touched"
+        if count > 3:
+            assert changed != rows
+
+
+def test_a_spike_and_a_restated_candle_are_sound_in_themselves() -> None:
+    for kind in ("spike", "restated"):
+        changed = bent(Fault(kind), "klines", rows_of(8))
+        assert len(parse_klines(changed, "BTCUSDT", "1h").candles) == 8
