@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from pathlib import Path
 
 import pytest
 
+from live.replay import ReplayExchange
 from research.candles import utc_ms
 from research.history import History
+from research.settings import load_settings
 from research.synthetic import synthetic_candles
-from tests.integration.cli_project import ROOT, SYMBOLS, candlebook
+from tests.integration.cli_project import HOUR, ROOT, SYMBOLS, candlebook
 
 BLOCK = re.compile(r"## From an idea to paper\n\n```bash\n(.*?)```", re.DOTALL)
 
@@ -28,21 +31,27 @@ def test_the_way_from_an_idea_to_paper_works_as_printed(
     new_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(new_home)
-    store = History(new_home / "data" / "history")
-    # In place of the fetch: fewer bars, and as there, some of them after what --end leaves out.
-    for one in synthetic_candles(SYMBOLS, "1h", utc_ms("2025-07-01"), 24 * 100):
-        store.append("binance", one, "binance")
+    # An exchange that is open now, with candles up to this hour and beyond.
+    now, listed = int(time.time() * 1000), utc_ms("2025-07-01")
+    candles = synthetic_candles(SYMBOLS, "1h", listed, (now - listed) // HOUR + 3)
+    filters = load_settings(new_home).account(SYMBOLS).filters
+    assert filters is not None
     done = []
-    for line in printed():
-        if "history fetch" in line or "paper run" in line:
-            continue  # these want an exchange
-        args = shlex.split(line.replace("--bars 48", "--bars 2"))[1:]
-        result = candlebook(*args)
-        never_run = args == ["parity", "trend"]
-        assert result.exit_code == (2 if never_run else 0), (line, result.output)
-        done.append(args[0])
-    assert done == ["backtest", "sweep", "promote", "reset", "paper", "parity", "reset", "parity"]
+    with ReplayExchange([candles], filters, now, speed=1.0) as exchange:
+        monkeypatch.setenv("CANDLEBOOK_EXCHANGE_URL", exchange.url)
+        for line in printed():
+            args = shlex.split(line.replace("--bars 48", "--bars 2"))[1:]
+            result = candlebook(*args)
+            assert result.exit_code == 0, (line, result.output)
+            done.append(" ".join(args[:2]))
+    assert [one for one in done if one.startswith(("history", "paper"))] == [
+        *("history fetch", "paper replay", "paper run")
+    ]
+    assert done[-1] == "parity trend"
     assert (new_home / "run.html").is_file()
+    stored = History(new_home / "data/history").read("binance", "BTCUSDT", "1h")
+    own = candles["BTCUSDT"].between(None, int(stored.ts[-1]) + 1)
+    assert stored.digest() == own.digest()
 
 
 def test_the_readme_of_a_notebook_and_of_the_command_promote_under_different_names() -> None:

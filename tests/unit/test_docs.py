@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from live.cli import main
+from live.replay import FAULTS, ReplayExchange
+from live.replay.faults import SERVER_ERRORS
+from research.account import Filters
 from research.candles import utc_ms
 from research.errors import CandlebookError
 from research.risk import CODES
@@ -33,15 +36,20 @@ def test_links_lead_to_files_that_are_there(path: Path) -> None:
         assert (path.parent / target).exists(), target
 
 
-def commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+def commands(text: str) -> list[str]:
+    """The commands in a document's blocks and in its lines, without what is set before them."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
-    inline = re.findall(r"`(candlebook [^`…]+)`", README)
-    return [line for line in (*lines, *inline) if line.startswith("candlebook ")]
+    inline = re.findall(r"`(candlebook [^`…]+)`", text)
+    bare = [re.sub(r"^(?:[A-Z_]+=\S+ )+", "", line) for line in (*lines, *inline)]
+    return [line for line in bare if line.startswith("candlebook ")]
 
 
-@pytest.mark.parametrize("line", commands())
-def test_every_command_in_the_readme_exists_with_its_options(line: str) -> None:
+COMMANDS = [line for path in DOCUMENTS for line in commands(path.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_in_a_document_exists_with_its_options(line: str) -> None:
     command: click.Command = main
     context = click.Context(main)
     words = shlex.split(line)[1:]
@@ -54,7 +62,7 @@ def test_every_command_in_the_readme_exists_with_its_options(line: str) -> None:
 
 
 def test_the_readme_has_commands_to_check() -> None:
-    assert len(commands()) >= 8
+    assert len(commands(README)) >= 8
 
 
 def test_make_targets_in_the_readme_exist() -> None:
@@ -87,6 +95,27 @@ def test_the_table_of_reason_codes_is_the_engines() -> None:
     table = "\n".join(["| code | meaning |", "|---|---|", *rows])
     page = (ROOT / "knowledge" / "reason_codes.md").read_text("utf-8")
     assert table in page, f"knowledge/reason_codes.md should hold\n{table}"
+
+
+def test_the_table_of_faults_is_the_replay_exchange_s() -> None:
+    page = (ROOT / "knowledge" / "replay_exchange.md").read_text("utf-8")
+    family = " ".join(map(str, SERVER_ERRORS))
+    assert f"| `status_` and one of {family} | a server error |" in page
+    for kind, what in FAULTS.items():
+        if kind.removeprefix("status_") not in map(str, SERVER_ERRORS):
+            assert f"| `{kind}` | {what} |" in page
+
+
+def test_the_ccxt_example_of_the_replay_exchange_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "knowledge" / "replay_exchange.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    candles = synthetic_candles(("BTCUSDT",), "1h", utc_ms("2024"), 50)
+    now = utc_ms("2024-01-02T12:10")
+    with ReplayExchange([candles], {"BTCUSDT": Filters(tick="0.01")}, now) as exchange:
+        assert "http://127.0.0.1:8790" in example
+        exec(example.replace("http://127.0.0.1:8790", exchange.url), {})  # noqa: S102
+        last = exchange.market.price("BTCUSDT", now)
+    assert capsys.readouterr().out == f"{last} closed\n"
 
 
 def test_every_exit_code_is_in_the_readme() -> None:
