@@ -59,9 +59,9 @@ def replay_exchange(
     port: int,
     faults: tuple[str, ...],
 ) -> None:
-    """Serve stored candles on this machine, as a look-alike of Binance with a clock of its own.
+    """Serve stored candles over Binance's REST.
 
-    Unmodified ccxt, `candlebook history fetch` and `candlebook paper replay` can be pointed at it.
+    A look-alike of the exchange on this machine, with a clock of its own. Unmodified ccxt, `candlebook history fetch` and `candlebook paper replay` can be pointed at it.
     It runs until it is interrupted.
     """
     from live.replay import ReplayExchange

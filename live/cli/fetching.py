@@ -25,7 +25,6 @@ from live.cli.inventory import (
 from live.cli.known_gaps import accept_known
 from live.cli.options import Project, json_option, pass_project, time_option
 from live.cli.output import answer, counted, moment, notice, progress
-from research.candles import DAY, iso, timeframe_ms
 from research.errors import CandlebookError, CandlesRejected, ExchangeError, InputError
 
 if TYPE_CHECKING:
@@ -159,6 +158,8 @@ def _short_lines(market: MarketData, one: Fetched, info: SeriesInfo | None) -> l
     """Where the exchange had less than was asked for, and whether it still trades the symbol."""
     if info is None:
         return [f"{one.series}: the exchange has no candle of that time."]
+    from research.candles import timeframe_ms
+
     lines = []
     bar_ms = timeframe_ms(one.series.timeframe)
     if info.first > -(-one.span[0] // bar_ms) * bar_ms:
@@ -191,6 +192,7 @@ def _fetch_series(
     year ago; now). ``advance`` is told how many of how many bars are behind. Raises InputError,
     ExchangeError, CandlesRejected; pages before the error stay stored.
     """
+    from research.candles import iso, timeframe_ms
     from research.fetching import lacking, manifest_of, top_up
     from research.history import Series
 
@@ -226,4 +228,4 @@ def _behind(ranges: Sequence[tuple[int, int]], reached: int) -> int:
 
 
 def _default_since(manifest: Manifest | None, closed: int) -> int:
-    return closed - DEFAULT_DAYS * DAY if manifest is None else manifest.months[0].first
+    return closed - DEFAULT_DAYS * 86_400_000 if manifest is None else manifest.months[0].first

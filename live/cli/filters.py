@@ -23,7 +23,10 @@ KEYS = ("lot_step", "tick", "min_quantity", "max_quantity", "min_notional")
 
 @click.group()
 def filters() -> None:
-    """What the exchange accepts for an order: lot step, tick, minima."""
+    """Look at what the exchange accepts for an order.
+
+    Lot step, tick and minima, as a dated snapshot in params/filters/.
+    """
 
 
 @filters.command()

@@ -28,6 +28,9 @@ from tests.integration.cli_project import (
 )
 
 
+MANUAL = "(knowledge/replay_exchange.md)"
+
+
 def url_of(process: subprocess.Popen[str]) -> str:
     """The address that a started replay exchange tells first."""
     assert process.stdout is not None
@@ -40,6 +43,9 @@ def test_it_serves_the_store_until_it_is_stopped(home: Path, tmp_path: Path) -> 
     process = start("replay-exchange", *asked)
     try:
         url = url_of(process)
+        assert process.stdout is not None
+        told = "".join(iter(process.stdout.readline, f"control: curl {url}/replay   {MANUAL}\n"))
+        assert "candlebook history fetch BTCUSDT" in told
         assert requests.get(f"{url}/replay", timeout=10).json()["now"] == at
         price = requests.get(f"{url}/api/v3/ticker/price", timeout=10)
         assert price.status_code == 503
@@ -53,9 +59,8 @@ def test_it_serves_the_store_until_it_is_stopped(home: Path, tmp_path: Path) -> 
         assert row["rows_added"] == len(stored)
     finally:
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=15)
+        _, err = process.communicate(timeout=15)
     assert process.returncode == 0
-    assert "candlebook history fetch BTCUSDT" in out
     assert err == ""
 
 
