@@ -61,8 +61,9 @@ def replay_exchange(
 ) -> None:
     """Serve stored candles over Binance's REST.
 
-    A look-alike of the exchange on this machine, with a clock of its own. Unmodified ccxt, `candlebook history fetch` and `candlebook paper replay` can be pointed at it.
-    It runs until it is interrupted.
+    A look-alike of the exchange on this machine, with a clock of its own. Unmodified ccxt,
+    `candlebook history fetch` and `candlebook paper replay` can be pointed at it. It runs until it
+    is interrupted.
     """
     from live.replay import ReplayExchange
     from research.history import History

@@ -19,9 +19,19 @@ from research.account import Filters
 from research.candles import DAY, Candles, CandleSet
 from research.errors import InputError, UnknownNameError
 
-__all__ = ["KLINES_DEFAULT", "KLINES_MOST", "ApiError", "Market", "market_of", "text"]
+__all__ = [
+    "KLINES_DEFAULT",
+    "KLINES_MOST",
+    "WEIGHT_LIMIT",
+    "ApiError",
+    "Market",
+    "market_of",
+    "text",
+]
 
 KLINES_DEFAULT, KLINES_MOST = 500, 1000
+# What a minute's requests may weigh.
+WEIGHT_LIMIT = 6_000
 QUOTES = ("USDT", "USDC", "FDUSD", "TUSD", "BUSD", "DAI", "EUR", "TRY", "BRL", "BTC", "ETH", "BNB")
 
 
@@ -45,11 +55,15 @@ def text(number: float | Decimal, places: int = 8) -> str:
 
 @dataclass(frozen=True)
 class Market:
-    """Every served symbol's candles by timeframe, its filters, and its base and quote asset."""
+    """Every served symbol's candles by timeframe, its filters, and its base and quote asset.
+
+    ``weight_limit`` is what a real minute's requests may weigh.
+    """
 
     series: Mapping[str, Mapping[str, Candles]]
     filters: Mapping[str, Filters]
     assets: Mapping[str, tuple[str, str]]
+    weight_limit: int = WEIGHT_LIMIT
 
     def require(self, symbol: str | None) -> str:
         """A served symbol. Raises ApiError as Binance does."""
@@ -249,9 +263,9 @@ class Market:
 
     # What is listed
 
-    def exchange_info(self, symbols: Sequence[str], now: int, weight_limit: int) -> dict[str, Any]:
+    def exchange_info(self, symbols: Sequence[str], now: int) -> dict[str, Any]:
         limits = (
-            *(("REQUEST_WEIGHT", "MINUTE", 1, weight_limit), ("ORDERS", "SECOND", 10, 100)),
+            *(("REQUEST_WEIGHT", "MINUTE", 1, self.weight_limit), ("ORDERS", "SECOND", 10, 100)),
             *(("ORDERS", "DAY", 1, 200_000), ("RAW_REQUESTS", "MINUTE", 5, 61_000)),
         )
         return {
@@ -282,7 +296,9 @@ class Market:
         }
 
 
-def market_of(candles: Sequence[CandleSet], filters: Mapping[str, Filters]) -> Market:
+def market_of(
+    candles: Sequence[CandleSet], filters: Mapping[str, Filters], weight_limit: int = WEIGHT_LIMIT
+) -> Market:
     """A market of several sets, one a timeframe; symbols may differ between them.
 
     Raises UnknownNameError for a symbol without filters or whose quote asset is unknown, InputError
@@ -302,7 +318,7 @@ def market_of(candles: Sequence[CandleSet], filters: Mapping[str, Filters]) -> M
                 field="filters", value=symbol, expected=f"one of {', '.join(filters) or 'none'}"
             )
     assets = {symbol: _assets(symbol) for symbol in series}
-    return Market(series, {name: filters[name] for name in series}, assets)
+    return Market(series, {name: filters[name] for name in series}, assets, weight_limit)
 
 
 def _assets(symbol: str) -> tuple[str, str]:

@@ -27,7 +27,6 @@ from tests.integration.cli_project import (
     start,
 )
 
-
 MANUAL = "(knowledge/replay_exchange.md)"
 
 
