@@ -84,10 +84,12 @@ class ExchangeFeed:
     gaps: tuple[Gap, ...] = ()
 
     def closed(self, now: int) -> CandleSet:
-        _require_one_clock(self.market.server_time(), now)
+        theirs = self.market.server_time()
+        _require_one_clock(theirs, now)
+        moment = min(theirs, now)
         for symbol in self.symbols:
             series = Series(self.exchange, symbol, self.timeframe)
-            for _ in top_up(self.history, self.market, series, (self.start, now), now):
+            for _ in top_up(self.history, self.market, series, (self.start, moment), moment):
                 pass  # each page is stored as it comes
         stored = self.history.load(self.symbols, self.timeframe, self.start, exchange=self.exchange)
         known = replace(stored, gaps=tuple(dict.fromkeys((*stored.gaps, *self.gaps))))
@@ -106,8 +108,8 @@ class ExchangeFeed:
     def forming(self, now: int) -> dict[str, tuple[int, float]]:
         opens = {}
         for symbol in self.symbols:
-            seen = self.market.forming_open(symbol, self.timeframe)
-            if seen is not None and seen[0] <= now:
+            seen = self.market.forming_open(symbol, self.timeframe, now)
+            if seen is not None:
                 opens[symbol] = seen
         return opens
 

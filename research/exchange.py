@@ -112,31 +112,37 @@ class MarketData:
         start: int | str,
         end: int | str | None = None,
         stored: Candles | None = None,
+        now: int | None = None,
     ) -> Iterator[Candles]:
         """Pages of closed candles whose open lies in ``[start, end)``, oldest first, none empty.
 
         ``symbol`` as the exchange writes it (BTCUSDT). Closed means by the exchange's clock, read
-        once before the first page. ``stored`` are candles from ``start`` on that the exchange has
-        answered before: it must answer with their opens again, whatever their values. Each page
-        begins with the last candle of the page before. Gaps come through where the
-        exchange confirms them. Raises CandlesRejected, ExchangeUnreachable, ExchangeRefused; pages
-        handed out before stay good.
+        once before the first page unless ``now`` tells it. ``stored`` are candles from ``start`` on
+        that the exchange has answered before: it must answer with their opens again, whatever their
+        values. Each page begins with the last candle of the page before. Gaps come through where
+        the exchange confirms them. Raises CandlesRejected, ExchangeUnreachable, ExchangeRefused;
+        pages handed out before stay good.
         """
         _check_symbol(symbol)
         bar = timeframe_ms(timeframe)
         first = -(-utc_ms(start) // bar) * bar
         stop = None if end is None else utc_ms(end)
-        return self._pages(symbol, timeframe, first, stop, stored)
+        return self._pages((symbol, timeframe), first, stop, stored, now)
 
     def _pages(
-        self, symbol: str, timeframe: str, start: int, end: int | None, stored: Candles | None
+        self,
+        named: tuple[str, str],
+        start: int,
+        end: int | None,
+        stored: Candles | None,
+        told: int | None,
     ) -> Iterator[Candles]:
-        now = self.server_time()
+        now = self.server_time() if told is None else told
         stop = now if end is None else min(end, now)
         known = None if stored is None else stored.between(start, stop)
         reached = start
         while reached < stop:
-            candles = self._page(symbol, timeframe, start, stop, now)
+            candles = self._page(*named, start, stop, now)
             _require_continued(candles, known, start)
             if self._is_odd(candles, known, (start, stop), now):
                 self._require_confirmed(candles, known, (start, stop), now)
@@ -200,17 +206,20 @@ class MarketData:
                     remedy=REJECTED,
                 )
 
-    def forming_open(self, symbol: str, timeframe: str) -> tuple[int, float] | None:
-        """``(ts, open)`` of the candle that is forming now; None while nothing has traded in it.
+    def forming_open(
+        self, symbol: str, timeframe: str, now: int | None = None
+    ) -> tuple[int, float] | None:
+        """``(ts, open)`` of the candle that forms at ``now``; None while nothing has traded in it.
 
-        An open that leaves the close before it far behind, or that nothing precedes, must lie in
-        the range of the last 24 hours, else CandlesRejected.
+        ``now`` is by the exchange's clock unless given. An open that leaves the close before it far
+        behind, or that nothing precedes, must lie in the range of the last 24 hours, else
+        CandlesRejected.
         """
         _check_symbol(symbol)
         bar = timeframe_ms(timeframe)
-        now = self.server_time()
-        start = now // bar * bar
-        candles = self._page(symbol, timeframe, start - bar, start + bar, now)
+        moment = self.server_time() if now is None else now
+        start = moment // bar * bar
+        candles = self._page(symbol, timeframe, start - bar, start + bar, moment)
         if not len(candles) or candles.ts[-1] != start or candles.volume[-1] == 0:
             return None
         price = float(candles.open[-1])

@@ -50,12 +50,13 @@ def top_up(
 ) -> Iterator[tuple[int, AppendReport]]:
     """Fetch what ``span`` lacks and store it; yields each page's end and report.
 
-    Only candles that had closed at ``now`` (UTC milliseconds) are stored. Raises ExchangeError,
+    Only candles that had closed at ``now`` (the exchange's clock) are stored. Raises ExchangeError,
     CandlesRejected; pages before the error stay stored.
     """
     for start, end in lacking(manifest_of(history, series), *span):
         stored = _stored(history, series, start, end)
-        for page in market.closed_candles(series.symbol, series.timeframe, start, end, stored):
+        address = (series.symbol, series.timeframe, start, end)
+        for page in market.closed_candles(*address, stored, now):
             closed = page.closed_by(now)
             if len(closed):
                 report = history.append(series.exchange, closed, series.exchange, now)

@@ -233,7 +233,8 @@ def _closed(world: World) -> CandleSet:
 
 
 def _fetch(world: World, folder: Path) -> None:
-    market, now = world.market(), world.slot + SHOWN
+    market = world.market()
+    now = market.server_time()
     for symbol in SYMBOLS:
         for _ in top_up(
             History(folder / "history"), market, Series("binance", symbol, "1h"), (START, now), now
