@@ -312,6 +312,12 @@ def _exchange(
     if over_http:
         from live.replay import ReplayExchange
 
+        if artefact.market.exchange != "binance":
+            raise InputError(
+                field="--http",
+                value=artefact.market.exchange,
+                expected="candles of binance, whose REST the replay exchange speaks",
+            )
         candles = stored_candles(artefact, settings)
         filters = {name: artefact.account.filters_for(name) for name in candles.symbols}
         with (

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from research.strategy import Action, Signal, Strategy, Targets, make_strategy, param, registry
     from research.synthetic import synthetic_candles
     from research.tape import Intervention, Move
-    from research.workspace import default_account, load, load_or_synthetic
+    from research.workspace import default_account, load, load_or_synthetic, market
 
 _HOME = {
     "research.account": ("Account", "Filters", "Limits", "Stops", "TradingHours"),
@@ -58,7 +58,7 @@ _HOME = {
     ),
     "research.synthetic": ("synthetic_candles",),
     "research.tape": ("Intervention", "Move"),
-    "research.workspace": ("default_account", "load", "load_or_synthetic"),
+    "research.workspace": ("default_account", "load", "load_or_synthetic", "market"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -93,6 +93,7 @@ __all__ = [
     "load_or_synthetic",
     "load_settings",
     "make_strategy",
+    "market",
     "param",
     "promote",
     "registry",

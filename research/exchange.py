@@ -57,7 +57,8 @@ class MarketData:
     unified interface. ``base_url`` (scheme and host) sends every question to another server that
     speaks the exchange's REST. ``deadline_s`` bounds each request with all its retries; a page of
     candles is one request. ``patience_s`` is what may be waited beyond that where the exchange asks
-    to. ``memory`` is a folder that keeps bans and listings for every process.
+    to, and ``on_wait`` is told of it: how long, and why. ``memory`` is a folder that keeps bans and
+    listings for every process.
     """
 
     def __init__(
@@ -67,9 +68,10 @@ class MarketData:
         deadline_s: float = 20.0,
         patience_s: float = 0.0,
         memory: Path | None = None,
+        on_wait: Callable[[float, str], None] | None = None,
     ) -> None:
         self.exchange = exchange
-        self.transport = Transport(exchange, base_url, deadline_s, patience_s, memory)
+        self.transport = Transport(exchange, base_url, deadline_s, patience_s, memory, on_wait)
         self._source: Source = (
             Binance(self.transport) if exchange == "binance" else Unified(self.transport)
         )

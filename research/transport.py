@@ -67,8 +67,8 @@ class Transport:
 
     ``base_url`` (scheme and host) sends every question to another server that speaks the
     exchange's REST. ``deadline_s`` bounds each question with all its retries; beyond it,
-    ``patience_s`` may be spent on waits that the exchange asked for. ``memory`` is a folder in
-    which bans are remembered, for every process. Raises UnknownNameError for an exchange that ccxt
+    ``patience_s`` may be spent on waits that the exchange asked for; ``on_wait`` is told how many
+    seconds and why. ``memory`` is a folder in which bans are remembered, for every process. Raises UnknownNameError for an exchange that ccxt
     does not have.
     """
 
@@ -79,6 +79,7 @@ class Transport:
         deadline_s: float,
         patience_s: float = 0.0,
         memory: Path | None = None,
+        on_wait: Callable[[float, str], None] | None = None,
     ) -> None:
         if base_url is not None and not _BASE_URL.fullmatch(base_url.rstrip("/")):
             raise SettingsError(
@@ -94,7 +95,7 @@ class Transport:
         self.base_url = None if base_url is None else base_url.rstrip("/")
         self.deadline_s = deadline_s
         self.patience_s = patience_s
-        self._memory = memory
+        self._memory, self._on_wait = memory, on_wait
         self._bans = CooldownFile(self.file("cooldown"))
         self._ccxt: Any = None
         self._heard: list[_Heard] = []
@@ -128,6 +129,8 @@ class Transport:
         while True:
             wait = self._silence()
             if 0 < wait <= patience:
+                if self._on_wait is not None:
+                    self._on_wait(wait, self._silent_why)
                 time.sleep(wait)
                 patience -= wait
             try:

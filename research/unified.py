@@ -46,7 +46,7 @@ class Unified:
 
     def probe(self, timeout_s: float) -> None:
         """Ask for the markets once. Raises ExchangeError."""
-        self._transport.probe(lambda ccxt: ccxt.load_markets(), timeout_s)
+        self._transport.probe(lambda ccxt: ccxt.load_markets(True), timeout_s)
 
     def candles(self, symbol: str, timeframe: str, start: int, stop: int, now: int) -> Candles:
         """At most ``page`` candles from ``start`` on, oldest first, the forming one included."""

@@ -7,7 +7,7 @@ These are the only functions of ``research`` that look for the project (see
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from research.history import History
 from research.settings import Settings, load_settings
 from research.synthetic import SYNTHETIC_NOTICE, synthetic_candles
 
-__all__ = ["default_account", "history_of", "load", "load_or_synthetic", "market_of"]
+__all__ = ["default_account", "history_of", "load", "load_or_synthetic", "market", "market_of"]
 
 SYNTHETIC_BARS = 17_520  # two years of hours
 
@@ -29,16 +29,27 @@ def history_of(settings: Settings) -> History:
     return History(settings.data_dir / "history")
 
 
-def market_of(settings: Settings, patience_s: float = 0.0) -> MarketData:
+def market() -> MarketData:
+    """The project's exchange: ``market().latest_price("BTCUSDT")``, its last 24 hours, filters."""
+    return market_of(load_settings())
+
+
+def market_of(
+    settings: Settings,
+    patience_s: float = 0.0,
+    on_wait: Callable[[float, str], None] | None = None,
+) -> MarketData:
     """The project's connection to its exchange; bans and listings are remembered in its data.
 
-    ``patience_s`` is how long it may wait where the exchange asks to, beyond a request's deadline.
+    ``patience_s`` is how long it may wait where the exchange asks to, beyond a request's deadline,
+    ``on_wait`` is told of it. Raises UnknownNameError for an exchange that ccxt does not have.
     """
     return MarketData(
         settings.exchange,
         settings.exchange_url,
         patience_s=patience_s,
         memory=settings.data_dir / "exchange",
+        on_wait=on_wait,
     )
 
 

@@ -68,6 +68,12 @@ def replay_exchange(
     from live.replay import ReplayExchange
     from research.history import History
 
+    if project.settings.exchange != "binance":
+        raise InputError(
+            field="params/settings.yaml: exchange",
+            value=project.settings.exchange,
+            expected="binance, whose REST the replay exchange speaks",
+        )
     history = project.history if store is None else History(store)
     injected = [_fault(one) for one in faults]
     wanted = None if symbols is None else [one.strip() for one in symbols.split(",") if one.strip()]

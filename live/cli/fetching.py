@@ -104,7 +104,7 @@ def fetch(
     """
     from research.workspace import market_of
 
-    market = market_of(project.settings, PATIENCE_S)
+    market = market_of(project.settings, PATIENCE_S, _tell_wait)
     chosen = timeframe or project.settings.timeframe
     done: list[Fetched] = []
     refused: list[CandlesRejected] = []
@@ -142,6 +142,10 @@ def fetch(
     answer(as_json, document, inventory_table(infos), *said)
     if refused:
         click.get_current_context().exit(CandlesRejected.exit_code)
+
+
+def _tell_wait(seconds: float, why: str) -> None:
+    notice(f"waiting {seconds:.0f} s: {why}")
 
 
 def _document(one: Fetched, info: SeriesInfo | None) -> dict[str, Any]:

@@ -81,7 +81,13 @@ def test_the_time_of_a_ban_is_read_from_its_text_where_no_header_tells(
 
 def test_patience_outwaits_what_the_exchange_asks_for(exchange: Exchange) -> None:
     impatient = MarketData(base_url=exchange.url, deadline_s=0.5)
-    patient = MarketData(base_url=exchange.url, deadline_s=0.5, patience_s=5.0)
+    told: list[tuple[float, str]] = []
+    patient = MarketData(
+        base_url=exchange.url,
+        deadline_s=0.5,
+        patience_s=5.0,
+        on_wait=lambda seconds, why: told.append((seconds, why)),
+    )
     exchange.faults["time"] = [answer("{}", 429, Retry_After="2")]
     with pytest.raises(ExchangeRefused, match="Wait 2 s"):
         impatient.server_time()
@@ -89,6 +95,9 @@ def test_patience_outwaits_what_the_exchange_asks_for(exchange: Exchange) -> Non
     begun = time.monotonic()
     assert patient.server_time() == NOW
     assert 2.0 <= time.monotonic() - begun < 3.5
+    ((seconds, why),) = told
+    assert 1.5 < seconds <= 2.0
+    assert "429" in why
 
 
 def test_an_endless_limit_of_no_seconds_still_ends(exchange: Exchange) -> None:
