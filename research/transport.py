@@ -68,8 +68,8 @@ class Transport:
     ``base_url`` (scheme and host) sends every question to another server that speaks the
     exchange's REST. ``deadline_s`` bounds each question with all its retries; beyond it,
     ``patience_s`` may be spent on waits that the exchange asked for; ``on_wait`` is told how many
-    seconds and why. ``memory`` is a folder in which bans are remembered, for every process. Raises UnknownNameError for an exchange that ccxt
-    does not have.
+    seconds and why. ``memory`` is a folder in which bans are remembered, for every process. Raises
+    UnknownNameError for an exchange that ccxt does not have.
     """
 
     def __init__(

@@ -41,6 +41,9 @@ class Exchange(ThreadingHTTPServer):
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.closing = threading.Event()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that gives up is what many of these tests are about."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
