@@ -247,14 +247,17 @@ class Transport:
         if isinstance(err, ExchangeError):  # what the question itself found wrong
             return err
         heard = self._heard[-1] if self._heard else _Heard(0, None, None, None)
-        text = " ".join(str(err).split())[:200]
         cause = err.__cause__
+        # Without the query of an address: it tells nothing more, and may be long.
+        text = re.sub(r"\?\S+", "", " ".join(str(err).split()))[:200]
         # requests' errors are OSErrors; HTTPError only repeats the status.
         broken = isinstance(cause, OSError) and not isinstance(cause, requests.HTTPError)
         if heard.status < 300 and broken:
             return _Retryable(
                 ExchangeUnreachable(
-                    text, field=self.host, remedy="Check the network; stored history still works"
+                    f"{text} ({type(cause).__name__})",
+                    field=self.host,
+                    remedy="Check the network; stored history still works.",
                 )
             )
         said = f"status {heard.status}: {text}"

@@ -8,7 +8,7 @@ since the store keeps none; prices and volumes are strings that parse back to th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 
 from live.replay.walk import FIRST_TRADE_MS, Bar, bar_at, extremes, price_at, seen
 from research.account import Filters
-from research.candles import DAY, Candles, CandleSet
+from research.candles import DAY, TIMEFRAMES, Candles, CandleSet
 from research.errors import InputError, UnknownNameError
+from research.resampling import resample
 
 __all__ = [
     "KLINES_DEFAULT",
@@ -64,6 +65,7 @@ class Market:
     filters: Mapping[str, Filters]
     assets: Mapping[str, tuple[str, str]]
     weight_limit: int = WEIGHT_LIMIT
+    _longer: dict[tuple[str, str], Candles] = field(default_factory=dict, compare=False)
 
     def require(self, symbol: str | None) -> str:
         """A served symbol. Raises ApiError as Binance does."""
@@ -95,16 +97,16 @@ class Market:
         """Rows whose open lies in ``[start, end]``, the forming one included, oldest first.
 
         With ``start`` the first ``limit`` of them, without it the last. Raises ApiError for an
-        interval that is not stored.
+        interval that is neither stored nor made up of stored candles.
         """
-        candles = self.series[symbol].get(interval)
+        candles = self._candles(symbol, interval)
         if candles is None:
             raise ApiError(-1120, "Invalid interval.")
         bar_ms = candles.bar_ms
         closed = int(np.searchsorted(candles.ts, now - bar_ms, side="right"))
         first = 0 if start is None else int(np.searchsorted(candles.ts, start, side="left"))
         stop = closed if end is None else int(np.searchsorted(candles.ts, end, side="right"))
-        forming = self._forming(symbol, interval, now)
+        forming = self._forming(symbol, candles, now)
         shown = forming is not None and (start or 0) <= forming.ts <= (now if end is None else end)
         stop = min(stop, closed)
         bars = [bar_at(candles, i) for i in range(*_window(first, stop, start, limit))]
@@ -113,9 +115,24 @@ class Market:
         cut = bars[:limit] if start is not None else bars[-limit:]
         return [_row(one, bar_ms) for one in cut]
 
-    def _forming(self, symbol: str, interval: str, now: int) -> Bar | None:
-        """The candle of ``interval`` that forms at ``now``, built of the finest that does."""
-        candles = self.series[symbol][interval]
+    def _candles(self, symbol: str, interval: str) -> Candles | None:
+        """Stored candles, or longer ones that the longest fitting stored ones make up."""
+        stored = self.series[symbol]
+        if interval in stored or interval not in TIMEFRAMES:
+            return stored.get(interval)
+        bar_ms = TIMEFRAMES[interval]
+        shorter = [
+            one for one in stored.values() if bar_ms > one.bar_ms and not bar_ms % one.bar_ms
+        ]
+        if not shorter:
+            return None
+        if (symbol, interval) not in self._longer:
+            longest = max(shorter, key=lambda one: one.bar_ms)
+            self._longer[symbol, interval] = resample(longest, interval)
+        return self._longer[symbol, interval]
+
+    def _forming(self, symbol: str, candles: Candles, now: int) -> Bar | None:
+        """The candle of a series that forms at ``now``, built of the finest that does."""
         bar_ms = candles.bar_ms
         begin = now // bar_ms * bar_ms
         i = int(np.searchsorted(candles.ts, begin))

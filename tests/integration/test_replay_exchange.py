@@ -473,5 +473,7 @@ def test_it_serves_several_timeframes_of_several_symbols() -> None:
     days = synthetic_candles(["BTCUSDT"], "1d", START, 40)
     with ReplayExchange([CANDLES, CandleSet(days.series)], FILTERS, NOW) as exchange:
         assert len(get(exchange, "klines", symbol="BTCUSDT", interval="1d").json()) == 40
-        refused = get(exchange, "klines", symbol="ETHUSDT", interval="1d")
+        made = get(exchange, "klines", symbol="ETHUSDT", interval="1d").json()
+        assert len(made) == 51, "of hours, as far as they cover a day"
+        refused = get(exchange, "klines", symbol="ETHUSDT", interval="15m")
         assert refused.json()["code"] == -1120

@@ -180,6 +180,24 @@ def test_a_stored_gap_stays_a_gap_and_the_price_stands() -> None:
     assert market.price("BTCUSDT", now) == candles.close[19]
 
 
+@given(moments)
+def test_longer_candles_than_those_stored_are_made_up_of_them(now: int) -> None:
+    rows = ALONE.klines("BTCUSDT", "4h", now)
+    closed = [row for row in rows if row[0] + 4 * HOUR <= now]
+    made = resample(HOURS["BTCUSDT"], "4h").closed_by(now)
+    assert [row[0] for row in closed] == made.ts.tolist()
+    assert [float(row[5]) for row in closed] == made.volume.tolist()
+    for row in rows[len(closed) :]:
+        hours = ALONE.klines("BTCUSDT", "1h", now, start=row[0])
+        traded = [one for one in hours if one[8]]
+        if traded:
+            assert row[1] == traded[0][1]
+            assert float(row[2]) == max(float(one[2]) for one in traded)
+            assert row[4] == traded[-1][4]
+    with pytest.raises(ApiError):
+        ALONE.klines("BTCUSDT", "30m", now)
+
+
 def test_the_last_day_is_that_of_the_candles() -> None:
     now = START + 48 * HOUR
     day, candles = ALONE.day("BTCUSDT", now), HOURS["BTCUSDT"].rows(24, 48)
