@@ -290,17 +290,17 @@ def _last(known: Candles | None) -> int:
 
 
 def _require_continued(candles: Candles, known: Candles | None, start: int) -> None:
-    """A page that begins with the first and holds all of the candles that must come again.
+    """A page that holds all of the candles that must come again, else CandlesRejected.
 
-    Others may have come between them: bars that were missing before. Raises CandlesRejected.
+    Others may have come before and between them: bars that were missing once.
     """
     if known is None or not len(known):
         return
-    if not len(candles) or candles.ts[0] != known.ts[0] or not np.isin(known.ts, candles.ts).all():
+    if not np.isin(known.ts, candles.ts).all():
         raise CandlesRejected(
             field=f"{candles.symbol} {candles.timeframe} page from {iso(start)}",
             value=", ".join(iso(ts) for ts in candles.ts[: len(known)].tolist()) or "nothing",
-            expected=f"first of all {', '.join(map(iso, known.ts.tolist()))}",
+            expected=f"first {', '.join(map(iso, known.ts.tolist()))} again",
             remedy="Nothing was kept of this answer. Ask again; if the exchange has withdrawn a "
             "candle, fetch with a --since after it.",
         )

@@ -42,7 +42,7 @@ FILTERS = dict.fromkeys(SYMBOLS, Filters(lot_step="0.00001", tick="0.01", min_no
 # A second after a close: the candle that forms has traded.
 SHOWN = 5_000
 # Beyond the deadline of each request: what is done around it.
-SLACK_S = 1.0
+SLACK_S = 2.0
 
 OPERATIONS = ("fetch", "refresh", "paper")
 REFUSED, WAITS, RECORDED, UNTOUCHED = "refused", "waits", "recorded", "not asked"

@@ -76,7 +76,7 @@ def test_without_the_deadline_the_campaign_fails(
     exchange: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("research.transport._within", lambda _, call: call())
-    found = run(exchange, "drip", "refresh", "klines", seconds=3.0)
+    found = run(exchange, "drip", "refresh", "klines", seconds=6.0)
     assert any(text.startswith("took") for text in found.wrong)
 
 

@@ -28,7 +28,8 @@ def credulous(body: Any) -> Any:
     """A reader that takes numbers as they come, as a careless one would."""
     rows = [[float(value) for value in row[:6]] for row in body]
     columns = list(zip(*rows, strict=True)) if rows else [()] * 6
-    ts = np.array(columns[0]).astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        ts = np.array(columns[0]).astype(np.int64)
     return SimpleNamespace(candles=Candles("BTCUSDT", "1h", ts, *map(np.array, columns[1:])))
 
 
