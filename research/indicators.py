@@ -12,7 +12,11 @@ every later value NaN: gaps and non-finite candles are refused before they get h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -21,7 +25,7 @@ import talib
 from research.candles import Floats
 from research.errors import ParameterError
 
-__all__ = ["atr", "bollinger", "ema", "macd", "rsi", "sma"]
+__all__ = ["Bank", "atr", "bollinger", "ema", "macd", "rsi", "sharing", "sma"]
 
 _LONGEST = 100_000  # TA-Lib's own bound on every window
 
@@ -104,5 +108,69 @@ def _call(
 ) -> Any:
     if not len(columns[0]):  # TA-Lib takes an empty series for one that is all NaN, and raises
         return tuple(np.empty(0) for _ in range(outputs))
+    bank = _BANK.get()
+    if bank is None:
+        return _computed(function, outputs, columns, arguments)
+    key = (function.__name__, *map(id, columns), *arguments)
+    return bank.lookup(key, columns, lambda: _computed(function, outputs, columns, arguments))
+
+
+def _computed(
+    function: Callable[..., Any],
+    outputs: int,
+    columns: tuple[Floats, ...],
+    arguments: tuple[float, ...],
+) -> tuple[Floats, ...]:
     result = function(*(np.ascontiguousarray(c, dtype=np.float64) for c in columns), *arguments)
     return result if outputs > 1 else (result,)
+
+
+# Sharing indicators between the rows of a sweep
+
+
+class Bank:
+    """Indicators that were computed once, for every row that asks again; for several threads.
+
+    It keeps the ``budget`` bytes that were asked for last. What it hands out is read-only, and
+    holds for the very arrays that it was computed from.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Any, tuple[tuple[Floats, ...], tuple[Floats, ...]]] = OrderedDict()
+        self._size = 0
+
+    def lookup(
+        self, key: Any, columns: tuple[Floats, ...], compute: Callable[[], tuple[Floats, ...]]
+    ) -> tuple[Floats, ...]:
+        """The kept result of ``key``, else that of ``compute``."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key][1]
+        result = compute()
+        for one in result:
+            one.flags.writeable = False
+        with self._lock:
+            if key not in self._kept:
+                # The columns are kept along: another array must not get their identity.
+                self._kept[key] = (columns, result)
+                self._size += sum(one.nbytes for one in result)
+            while self._size > self.budget and len(self._kept) > 1:
+                _, (_, dropped) = self._kept.popitem(last=False)
+                self._size -= sum(one.nbytes for one in dropped)
+        return result
+
+
+_BANK: ContextVar[Bank | None] = ContextVar("indicators of a sweep", default=None)
+
+
+@contextmanager
+def sharing(bank: Bank) -> Iterator[None]:
+    """Take every indicator of this thread from ``bank`` where it has it."""
+    token = _BANK.set(bank)
+    try:
+        yield
+    finally:
+        _BANK.reset(token)

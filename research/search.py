@@ -7,17 +7,16 @@ so its figures equal that backtest's to the bit. Memory does not grow with the n
 from __future__ import annotations
 
 import itertools
-import sys
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from research import metrics
 from research.account import Account
 from research.backtesting import (
     Backtest,
@@ -27,19 +26,22 @@ from research.backtesting import (
     require_tradable,
 )
 from research.candles import Candles, CandleSet, utc_ms
-from research.compiled import compile_kernel
-from research.engine import KERNEL_MODULES, step
 from research.errors import InputError, ParameterError
-from research.metrics import METRICS, Metrics, Tally, metrics_of, opening_tally, tally_bar
-from research.risk import Rules, rules_for
-from research.state import Log, State, as_arrays, clear_row, new_log, opening_state
-from research.strategy import Strategy, bounded, compute_targets
-from research.tape import Tape, tape_of
+from research.indicators import Bank
+from research.metrics import METRICS, Metrics
+from research.rows import Row, figures_of_rows
+from research.strategy import Strategy, bounded
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 __all__ = ["Sweep", "sweep"]
+
+# What the indicators of a sweep may take, together.
+BANK_BYTES = 256 * 2**20
+# Fewer rows than this are not worth another thread; a chunk is what one loses by an interruption.
+ROWS_A_WORKER = 4
+LARGEST_CHUNK = 64
 
 
 def sweep(
@@ -72,10 +74,8 @@ def sweep(
             value={name: list(v) for name, v in values.items()},
             expected="at least one combination that the strategy allows",
         )
-    rows = [
-        _figures(one, candles, account, start)
-        for one in tqdm(chosen, desc="sweep", unit="run", disable=_silent(progress), leave=False)
-    ]
+    bars = sum(len(one) for one in candles)
+    rows = _rows(chosen, _tiled(chosen, values, bars), candles, account, start, progress)
     index = pd.MultiIndex.from_tuples(
         [tuple(one.parameters()[name] for name in values) for one in chosen], names=list(values)
     )
@@ -211,30 +211,48 @@ def _combinations(
             continue
 
 
-def _figures(
-    strategy: Strategy, candles: CandleSet, account: Account, start: int | None
-) -> tuple[Metrics, bool]:
-    """The figures of one combination, without a log, and whether it was halted."""
-    targets = [compute_targets(strategy, one) for one in candles]
-    tape = tape_of(candles, targets, (), start)
-    tally, tripped = _compiled_run()(
-        as_arrays(opening_state(account.initial_cash, len(candles))),
-        tape,
-        as_arrays(rules_for(account, candles.symbols)),
-        new_log(1, len(candles)),
-        as_arrays(opening_tally(account.initial_cash, len(candles))),
-    )
-    return metrics_of(tally, account.initial_cash, candles.bar_ms), bool(tripped)
+def _rows(
+    strategies: Sequence[Strategy],
+    order: Sequence[int],
+    candles: CandleSet,
+    account: Account,
+    start: int | None,
+    progress: bool | None,
+) -> list[Row]:
+    """Every row, in the order of ``strategies``; computed in ``order``, on every core."""
+    workers = min(os.cpu_count() or 1, max(1, len(order) // ROWS_A_WORKER))
+    size = min(LARGEST_CHUNK, -(-len(order) // workers))
+    chunks = [order[first : first + size] for first in range(0, len(order), size)]
+    bank = Bank(BANK_BYTES)
+    rows: dict[int, Row] = {}
+    with (
+        tqdm(
+            total=len(order), desc="sweep", unit="run", disable=_silent(progress), leave=False
+        ) as bar,
+        ThreadPoolExecutor(workers, thread_name_prefix="sweep") as pool,
+    ):
+
+        def work(chunk: Sequence[int]) -> list[Row]:
+            chosen = [strategies[i] for i in chunk]
+            return figures_of_rows(chosen, candles, account, start, bank, bar.update)
+
+        for chunk, found in zip(chunks, pool.map(work, chunks), strict=True):
+            rows.update(zip(chunk, found, strict=True))
+    return [rows[i] for i in range(len(strategies))]
 
 
-def _run(state: State, tape: Tape, rules: Rules, log: Log, tally: Tally) -> tuple[Tally, bool]:
-    for t in range(len(tape.close_time)):
-        clear_row(log, 0)
-        state = step(state, tape, t, rules, log, 0)
-        tally = tally_bar(tally, log, 0, rules)
-    return tally, state.tripped  # nobody resets the switch in a sweep
+def _tiled(
+    strategies: Sequence[Strategy], values: Mapping[str, Sequence[int | float]], bars: int
+) -> list[int]:
+    """Positions of the combinations, tile of the grid by tile.
 
+    The indicators of a tile fit the bank together, so that each is computed once a tile.
+    """
+    side = max(1, BANK_BYTES // (8 * max(bars, 1)) // (2 * len(values)))
+    place = {name: {value: i for i, value in enumerate(given)} for name, given in values.items()}
 
-@cache
-def _compiled_run() -> Any:
-    return compile_kernel(_run, (*KERNEL_MODULES, metrics, sys.modules[__name__]))
+    def tile(position: int) -> tuple[tuple[int, ...], int]:
+        parameters = strategies[position].parameters()
+        return tuple(place[name][parameters[name]] // side for name in values), position
+
+    return sorted(range(len(strategies)), key=tile)

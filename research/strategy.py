@@ -50,6 +50,7 @@ __all__ = [
     "Strategy",
     "Targets",
     "bounded",
+    "compute_target",
     "compute_targets",
     "make_strategy",
     "param",
@@ -141,6 +142,13 @@ class Strategy(ABC):
     def targets(self, candles: Candles) -> Targets:
         """Targets for every bar of one symbol, each from that bar and those before it alone."""
 
+    def target(self, candles: Candles) -> Floats:
+        """The target column of ``targets`` alone, which is all that a sweep reads.
+
+        A strategy may give it in a quicker way; before ``warmup`` it may hold anything.
+        """
+        return self.targets(candles).target
+
     @property
     def name(self) -> str:
         return type(self).__name__
@@ -216,6 +224,23 @@ def compute_targets(strategy: Strategy, candles: Candles) -> Targets:
                 expected=expected,
             )
     return Targets(target, np.where(np.isnan(confidence), 0.0, confidence), reason)
+
+
+def compute_target(strategy: Strategy, candles: Candles) -> Floats:
+    """The target column of ``compute_targets``, without the columns that people read.
+
+    Its values are not checked here: the engine's sweep refuses one outside 0 to 1. Raises
+    ParameterError where it has the wrong length.
+    """
+    target = np.array(strategy.target(candles), dtype=np.float64)
+    if target.shape != (len(candles),):
+        raise ParameterError(
+            field=f"{strategy.name}.target",
+            value=target.shape,
+            expected=f"one value a bar, shape ({len(candles)},)",
+        )
+    target[: strategy.warmup] = np.nan
+    return target
 
 
 def registry() -> dict[str, type[Strategy]]:

@@ -21,7 +21,9 @@ from research.strategy import Targets
 __all__ = [
     "Intervention",
     "Move",
+    "Place",
     "Tape",
+    "blank_tape",
     "candle_positions",
     "event_between",
     "first_bar",
@@ -103,26 +105,49 @@ def tape_of(
     ``targets`` in the order of ``candles``, each as long as its symbol's series. Bars before
     ``trade_from`` are left out: they have done their work in the indicators.
     """
-    clock = candles.clock()
-    clock = clock[first_bar(clock, candles.bar_ms, trade_from) :]
-    shape = (len(clock), len(candles))
-    prices = {name: np.full(shape, np.nan) for name in ("open", "high", "low", "close", "target")}
-    present = np.zeros(shape, bool)
-    for s, (one, wanted) in enumerate(zip(candles, targets, strict=True)):
+    tape, places = blank_tape(candles, interventions, trade_from)
+    for s, (one, wanted, place) in enumerate(zip(candles, targets, places, strict=True)):
         if len(wanted.target) != len(one):
             raise InputError(
                 field=f"targets of {one.symbol}",
                 value=len(wanted.target),
                 expected=f"{len(one)} values, one a candle",
             )
-        kept = one.ts >= clock[0] if len(clock) else np.zeros(len(one), bool)
-        rows = np.searchsorted(clock, one.ts[kept])
+        tape.target[place.rows, s] = wanted.target[place.first :]
+    return tape
+
+
+class Place(NamedTuple):
+    """Where a symbol's candles lie on a tape: from candle ``first`` on, at the bars ``rows``."""
+
+    first: int
+    rows: Any
+
+
+def blank_tape(
+    candles: CandleSet,
+    interventions: Sequence[Intervention] = (),
+    trade_from: int | None = None,
+) -> tuple[Tape, list[Place]]:
+    """The tape of a run without its targets, which are NaN, and where each symbol's go."""
+    clock = candles.clock()
+    clock = clock[first_bar(clock, candles.bar_ms, trade_from) :]
+    shape = (len(clock), len(candles))
+    prices = {name: np.full(shape, np.nan) for name in ("open", "high", "low", "close", "target")}
+    present = np.zeros(shape, bool)
+    places = []
+    for s, one in enumerate(candles):
+        first = int(np.searchsorted(one.ts, clock[0])) if len(clock) else len(one)
+        rows = np.searchsorted(clock, one.ts[first:])
         present[rows, s] = True
         for name in ("open", "high", "low", "close"):
-            prices[name][rows, s] = getattr(one, name)[kept]
-        prices["target"][rows, s] = wanted.target[kept]
+            prices[name][rows, s] = getattr(one, name)[first:]
+        # Most symbols are at every bar, and a slice is quicker than as many positions.
+        everywhere = len(rows) == len(clock)
+        places.append(Place(first, slice(None) if everywhere else rows))
     close_time: Ints = clock + candles.bar_ms
-    return Tape(close_time, **prices, present=present, events=_events(interventions, close_time))
+    events = _events(interventions, close_time)
+    return Tape(close_time, **prices, present=present, events=events), places
 
 
 def candle_positions(candles: CandleSet, tape: Tape) -> Ints:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from research.candles import Candles
+from research.candles import Candles, Floats
 from research.errors import ParameterError
 from research.indicators import rsi
 from research.strategy import Strategy, Targets, param
@@ -44,6 +44,13 @@ class RsiReversal(Strategy):
     @property
     def warmup(self) -> int:
         return self.window
+
+    def target(self, candles: Candles) -> Floats:
+        strength = rsi(candles.close, self.window)
+        wanted = np.full(len(candles), np.nan)
+        wanted[strength > self.overbought] = 0.0
+        wanted[strength < self.oversold] = 1.0
+        return wanted
 
     def targets(self, candles: Candles) -> Targets:
         strength = rsi(candles.close, self.window)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from research.candles import Candles
+from research.candles import Candles, Floats
 from research.errors import ParameterError
 from research.indicators import sma
 from research.strategy import Strategy, Targets, param
@@ -40,6 +40,10 @@ class SmaCrossover(Strategy):
     @property
     def warmup(self) -> int:
         return self.slow - 1
+
+    def target(self, candles: Candles) -> Floats:
+        fast, slow = sma(candles.close, self.fast), sma(candles.close, self.slow)
+        return (fast > slow).astype(np.float64)
 
     def targets(self, candles: Candles) -> Targets:
         fast, slow = sma(candles.close, self.fast), sma(candles.close, self.slow)
