@@ -50,6 +50,12 @@ FIRST_TS = 1_230_768_000_000
 # One month of minutes is about 6 MB unpacked; more than this is not an archive file.
 MAX_UNPACKED_BYTES = 1 << 30
 
+# Binance itself served some of its candles off the grid after the outage of 2018-02-08.
+_REMEDIES = {
+    DefectKind.OFF_GRID: "If the timeframe is the right one, start after this candle: Binance "
+    "stamped some so after an outage (February 2018), and they are not stored."
+}
+
 Progress = Callable[[int, int, AppendReport], None]
 
 
@@ -311,7 +317,9 @@ def _require_sound_rows(path: Path, candles: Candles, first_row: int, now: int |
     for defect in find_defects(candles, now):
         if defect.kind not in HARMLESS and defect.kind is not DefectKind.GAP:
             row = int(np.flatnonzero(candles.ts == defect.ts)[-1]) + first_row
-            raise CandlesRejected(str(defect), field=f"{path.name}: row {row}")
+            raise CandlesRejected(
+                str(defect), field=f"{path.name}: row {row}", remedy=_REMEDIES.get(defect.kind)
+            )
     steps = np.diff(candles.ts)
     if len(steps) > 1 and steps.min() > candles.bar_ms:
         apart = f"one of {int(steps.min())} ms, since no two rows are nearer"

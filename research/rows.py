@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from research import metrics, stretch
 from research.account import Account
-from research.candles import CandleSet, Ints
+from research.candles import Candles, CandleSet, Ints
 from research.compiled import compile_kernel
 from research.engine import KERNEL_MODULES, step
 from research.errors import ParameterError
@@ -23,11 +24,11 @@ from research.indicators import Bank, sharing
 from research.metrics import Metrics, Tally, metrics_of, opening_tally, tally_bar
 from research.risk import Rules, rules_for
 from research.state import Log, State, as_arrays, clear_row, new_log, opening_state
-from research.strategy import Strategy, compute_target, compute_targets
+from research.strategy import Strategy, compute_targets, raw_target
 from research.stretch import find_busy, is_restless, quiet_stretch
-from research.tape import Tape, blank_tape
+from research.tape import Place, Tape, blank_tape
 
-__all__ = ["ROW_MODULES", "Row", "figures_of_rows", "live_through"]
+__all__ = ["ROW_MODULES", "Course", "Row", "course_of", "figures_of_rows", "live_through"]
 
 ROW_MODULES: Final = (*KERNEL_MODULES, metrics, stretch, sys.modules[__name__])
 
@@ -39,19 +40,34 @@ class Row(NamedTuple):
     halted: bool
 
 
+@dataclass(frozen=True)
+class Course:
+    """The bars that every row lives through: candles, their tape without targets, their places."""
+
+    candles: CandleSet
+    tape: Tape
+    places: tuple[Place, ...]
+
+
+def course_of(candles: CandleSet, start: int | None) -> Course:
+    """The course over ``candles`` from the close ``start`` on (UTC milliseconds; None: all)."""
+    tape, places = blank_tape(candles, (), start)
+    return Course(candles, tape, tuple(places))
+
+
 def figures_of_rows(
     strategies: Sequence[Strategy],
-    candles: CandleSet,
+    course: Course,
     account: Account,
-    start: int | None,
     bank: Bank,
     on_row: Callable[[], Any] = lambda: None,
 ) -> list[Row]:
     """The rows of ``strategies``, in their order; indicators are shared through ``bank``.
 
-    Raises ParameterError for a target that is none.
+    Several threads may live through one course. Raises ParameterError for a target that is none.
     """
-    tape, places = blank_tape(candles, (), start)
+    candles, places = course.candles, course.places
+    tape = course.tape._replace(target=course.tape.target.copy())
     symbols = len(candles)
     rules, log = as_arrays(rules_for(account, candles.symbols)), new_log(1, symbols)
     busy: Ints = np.empty(len(tape.close_time), np.int64)
@@ -59,7 +75,7 @@ def figures_of_rows(
     with sharing(bank):
         for strategy in strategies:
             for s, (one, place) in enumerate(zip(candles, places, strict=True)):
-                tape.target[place.rows, s] = compute_target(strategy, one)[place.first :]
+                _write_target(tape, s, place, strategy, one)
             state = as_arrays(opening_state(account.initial_cash, symbols))
             tally = as_arrays(opening_tally(account.initial_cash, symbols))
             bars, tally, tripped = _compiled_row()(state, tape, busy, rules, log, tally)
@@ -68,6 +84,14 @@ def figures_of_rows(
             rows.append(Row(metrics_of(tally, account.initial_cash, candles.bar_ms), bool(tripped)))
             on_row()
     return rows
+
+
+def _write_target(tape: Tape, s: int, place: Place, strategy: Strategy, one: Candles) -> None:
+    """The targets of symbol ``s`` onto the tape, none before the declared warm-up."""
+    tape.target[place.rows, s] = raw_target(strategy, one)[place.first :]
+    unready = max(0, strategy.warmup - place.first)
+    everywhere = isinstance(place.rows, slice)
+    tape.target[slice(unready) if everywhere else place.rows[:unready], s] = np.nan
 
 
 def _tell_wrong_target(strategy: Strategy, candles: CandleSet) -> None:

@@ -29,7 +29,7 @@ from research.candles import Candles, CandleSet, utc_ms
 from research.errors import InputError, ParameterError
 from research.indicators import Bank
 from research.metrics import METRICS, Metrics
-from research.rows import Row, figures_of_rows
+from research.rows import Row, course_of, figures_of_rows
 from research.strategy import Strategy, bounded
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Sweep", "sweep"]
 
 # What the indicators of a sweep may take, together.
-BANK_BYTES = 256 * 2**20
+BANK_BYTES = 160 * 2**20
 # Fewer rows than this are not worth another thread; a chunk is what one loses by an interruption.
 ROWS_A_WORKER = 4
 LARGEST_CHUNK = 64
@@ -223,7 +223,7 @@ def _rows(
     workers = min(os.cpu_count() or 1, max(1, len(order) // ROWS_A_WORKER))
     size = min(LARGEST_CHUNK, -(-len(order) // workers))
     chunks = [order[first : first + size] for first in range(0, len(order), size)]
-    bank = Bank(BANK_BYTES)
+    course, bank = course_of(candles, start), Bank(BANK_BYTES)
     rows: dict[int, Row] = {}
     with (
         tqdm(
@@ -234,7 +234,7 @@ def _rows(
 
         def work(chunk: Sequence[int]) -> list[Row]:
             chosen = [strategies[i] for i in chunk]
-            return figures_of_rows(chosen, candles, account, start, bank, bar.update)
+            return figures_of_rows(chosen, course, account, bank, bar.update)
 
         for chunk, found in zip(chunks, pool.map(work, chunks), strict=True):
             rows.update(zip(chunk, found, strict=True))

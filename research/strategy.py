@@ -50,10 +50,10 @@ __all__ = [
     "Strategy",
     "Targets",
     "bounded",
-    "compute_target",
     "compute_targets",
     "make_strategy",
     "param",
+    "raw_target",
     "registry",
     "strategy_class",
 ]
@@ -226,20 +226,19 @@ def compute_targets(strategy: Strategy, candles: Candles) -> Targets:
     return Targets(target, np.where(np.isnan(confidence), 0.0, confidence), reason)
 
 
-def compute_target(strategy: Strategy, candles: Candles) -> Floats:
-    """The target column of ``compute_targets``, without the columns that people read.
+def raw_target(strategy: Strategy, candles: Candles) -> Floats:
+    """The target column as the strategy gives it: before its warm-up it may hold anything.
 
-    Its values are not checked here: the engine's sweep refuses one outside 0 to 1. Raises
-    ParameterError where it has the wrong length.
+    Its values are not checked here: a sweep refuses one outside 0 to 1. Raises ParameterError where
+    it has the wrong length.
     """
-    target = np.array(strategy.target(candles), dtype=np.float64)
+    target = np.asarray(strategy.target(candles), dtype=np.float64)
     if target.shape != (len(candles),):
         raise ParameterError(
             field=f"{strategy.name}.target",
             value=target.shape,
             expected=f"one value a bar, shape ({len(candles)},)",
         )
-    target[: strategy.warmup] = np.nan
     return target
 
 

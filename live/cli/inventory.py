@@ -49,12 +49,16 @@ def listed(counts: dict[Any, int]) -> str:
 
 
 def inventory_table(infos: Sequence[SeriesInfo]) -> Table:
-    """One line a series: rows, range, gaps, odd rows, when it was last asked for."""
-    columns = ("series", ">rows", "from", "last open", "gaps", "odd rows", "last refresh")
+    """One line a series: rows, range, gaps, candles without trades, when it was last asked for.
+
+    At most 120 columns wide for names as they come (binance_2021/BTCUSDT/15m). What was restated or
+    kept out is told below it, by ``revision_lines``.
+    """
+    columns = ("series", ">rows", "from", "last open", "gaps", ">no trades", "last refresh")
     rows = [
         (
             *(str(one.series), f"{one.rows:,}", str(moment(one.first))[:10], moment(one.last)),
-            *(_gaps_text(one), _odd_text(one), _to_the_minute(one.last_refresh)),
+            *(_gaps_text(one), _silent_text(one), _to_the_minute(one.last_refresh)),
         )
         for one in infos
     ]
@@ -66,9 +70,9 @@ def _gaps_text(info: SeriesInfo) -> str:
     return listed({name: count for name, count in counts.items() if count})
 
 
-def _odd_text(info: SeriesInfo) -> str:
-    """Candles that are odd but true; what was restated or kept out is told below the table."""
-    return listed({kind.value: count for kind, count in info.defects.items() if kind != "gap"})
+def _silent_text(info: SeriesInfo) -> str:
+    """Candles without trades: the only ones that are odd and may be stored."""
+    return f"{sum(count for kind, count in info.defects.items() if kind != 'gap'):,}"
 
 
 def _to_the_minute(ts: int | None) -> str | None:

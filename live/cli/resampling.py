@@ -16,8 +16,8 @@ from live.cli.inventory import (
     totals_table,
 )
 from live.cli.options import Project, json_option, pass_project
-from live.cli.output import answer, busy, moment, table
-from research.errors import DataError
+from live.cli.output import answer, busy, moment, notice, table
+from research.errors import CandlebookError, DataError, HistoryMissing
 
 if TYPE_CHECKING:
     from research.resampling import Difference
@@ -45,15 +45,23 @@ def resample(
     from research.history import Series
     from research.resampling import store_resampled
 
-    exchange = project.settings.exchange
-    with busy(f"resampling {finer} to {longer}"):
-        done = [
-            store_resampled(project.history, Series(exchange, one, finer), longer)
-            for one in symbols
-        ]
+    exchange, done = project.settings.exchange, []
+    try:
+        with busy(f"resampling {finer} to {longer}"):
+            for one in symbols:
+                series = Series(exchange, one, finer)
+                done.append(store_resampled(project.history, series, longer))
+    except CandlebookError:
+        if done:
+            notice(f"Stored before this one: {', '.join(str(one.report.series) for one in done)}.")
+        raise
     totals = totals_of(one.report for one in done)
     accepted = [(one.report.series, gap) for one in done for gap in one.accepted]
-    revisions = [(one.report.series, each) for one in done for each in one.report.revisions]
+    revisions = [
+        (one.report.series, each)
+        for one in done
+        for each in (*one.report.revisions, *one.report.kept_out)
+    ]
     document = {
         "series": totals_document(totals),
         "accepted_gaps": [accepted_document(one) for one in accepted],
@@ -78,6 +86,7 @@ def compare(
     """
     import numpy as np
 
+    from research.history import Series
     from research.resampling import find_differences
     from research.resampling import resample as resampled
 
@@ -86,6 +95,13 @@ def compare(
         made = resampled(project.history.read(exchange, symbol, finer), longer)
         own = project.history.read(exchange, symbol, longer)
         common = int(np.isin(made.ts, own.ts).sum())
+        if not common:  # nothing compared is nothing shown
+            series = Series(exchange, symbol, longer)
+            raise HistoryMissing(
+                f"no bar of it can be made from {finer}, so there is nothing to compare",
+                field=str(series),
+                remedy=f"Store both over the same time: {series.fetch_command}",
+            )
         found.append((symbol, common, find_differences(made, own)))
     document = {
         "series": [

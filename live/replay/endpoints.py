@@ -1,7 +1,6 @@
 """The replay exchange's endpoints: what each answers to a query at a moment, in Binance's words.
 
-``PUBLIC`` asks the market, ``SIGNED`` the account; ``WEIGHTS`` is what a request counts, 1 where it
-is not named. Times are UTC milliseconds. Whatever is wrong with a query raises ApiError.
+``PUBLIC`` asks the market, ``SIGNED`` the account. Times are UTC milliseconds. Whatever is wrong with a query raises ApiError.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 from live.replay.market import KLINES_DEFAULT, KLINES_MOST, ApiError, Market
 from live.replay.orders import API_KEY, API_SECRET, Book
 
-__all__ = ["PUBLIC", "SIGNED", "WEIGHTS", "Query", "require_signature"]
+__all__ = ["ENDPOINTS", "PUBLIC", "SIGNED", "Query", "require_signature", "weight_of"]
 
 RECV_WINDOW_MS = 5_000
 
@@ -106,10 +105,24 @@ SIGNED: dict[tuple[str, str], Callable[[Book, Query, int], Any]] = {
     ("DELETE", "order"): Book.cancel,
     ("GET", "openOrders"): lambda book, query, now: book.open_orders(query.get("symbol"), now),
     ("GET", "account"): lambda book, _, now: book.account(now),
-    ("GET", "myTrades"): lambda book, query, now: book.fills(query.get("symbol", ""), now),
+    ("GET", "myTrades"): Book.fills,
 }
-WEIGHTS = {"klines": 2, "exchangeInfo": 20, "ticker/price": 2, "ticker/24hr": 2, "account": 20}
-WEIGHTS |= {"ticker/bookTicker": 2, "openOrders": 6, "myTrades": 20}
+ENDPOINTS = frozenset(PUBLIC) | {name for _, name in SIGNED}
+# A request's weight where it names a symbol, and where it is about all of them.
+_WEIGHTS = {
+    **{"klines": (2, 2), "exchangeInfo": (20, 20), "account": (20, 20), "myTrades": (20, 20)},
+    **{"ticker/price": (2, 4), "ticker/bookTicker": (2, 4), "ticker/24hr": (2, 80)},
+    "openOrders": (6, 80),
+}
+
+
+def weight_of(method: str, endpoint: str, query: Query) -> int:
+    """What a request counts."""
+    if (method, endpoint) == ("GET", "order"):
+        return 4
+    named, others = _WEIGHTS.get(endpoint, (1, 1))
+    about_one = "symbol" in query or (endpoint == "ticker/24hr" and "symbols" in query)
+    return named if about_one else others
 
 
 def require_signature(query: Query, headers: Query, now: int) -> None:

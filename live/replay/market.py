@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from live.replay.walk import FIRST_TRADE_MS, Bar, bar_at, extremes, price_at, seen
+from live.replay.story import Story
+from live.replay.walk import Bar, bar_at
 from research.account import Filters
 from research.candles import DAY, TIMEFRAMES, Candles, CandleSet
 from research.errors import InputError, UnknownNameError
@@ -65,7 +66,17 @@ class Market:
     filters: Mapping[str, Filters]
     assets: Mapping[str, tuple[str, str]]
     weight_limit: int = WEIGHT_LIMIT
-    _longer: dict[tuple[str, str], Candles] = field(default_factory=dict, compare=False)
+    _longer: dict[tuple[str, str], Candles] = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
+    stories: Mapping[str, Story] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        stories = {
+            symbol: Story(list(frames.values()), self.filters[symbol].tick)
+            for symbol, frames in self.series.items()
+        }
+        object.__setattr__(self, "stories", stories)
 
     def require(self, symbol: str | None) -> str:
         """A served symbol. Raises ApiError as Binance does."""
@@ -106,7 +117,7 @@ class Market:
         closed = int(np.searchsorted(candles.ts, now - bar_ms, side="right"))
         first = 0 if start is None else int(np.searchsorted(candles.ts, start, side="left"))
         stop = closed if end is None else int(np.searchsorted(candles.ts, end, side="right"))
-        forming = self._forming(symbol, candles, now)
+        forming = self.stories[symbol].forming(candles, now)
         shown = forming is not None and (start or 0) <= forming.ts <= (now if end is None else end)
         stop = min(stop, closed)
         bars = [bar_at(candles, i) for i in range(*_window(first, stop, start, limit))]
@@ -131,89 +142,11 @@ class Market:
             self._longer[symbol, interval] = resample(longest, interval)
         return self._longer[symbol, interval]
 
-    def _forming(self, symbol: str, candles: Candles, now: int) -> Bar | None:
-        """The candle of a series that forms at ``now``, built of the finest that does."""
-        bar_ms = candles.bar_ms
-        begin = now // bar_ms * bar_ms
-        i = int(np.searchsorted(candles.ts, begin))
-        if i == len(candles) or candles.ts[i] != begin:
-            return None  # a stored gap stays a gap
-        finest = self._finest(symbol, now)
-        if finest is None:
-            return None
-        parts = self._walked(symbol, finest, begin, now)
-        traded = [one for one in parts if one.volume > 0]
-        if not traded:
-            before = float(candles.close[i - 1]) if i else float(candles.open[i])
-            return Bar(begin, before, before, before, before, 0.0)
-        return Bar(
-            begin,
-            traded[0].open,
-            max(one.high for one in traded),
-            min(one.low for one in traded),
-            traded[-1].close,
-            float(sum(Decimal(repr(one.volume)) for one in traded)),
-        )
-
-    def _finest(self, symbol: str, now: int) -> Candles | None:
-        """The finest series with a candle that forms at ``now``."""
-        for candles in sorted(self.series[symbol].values(), key=lambda one: one.bar_ms):
-            i = int(np.searchsorted(candles.ts, now, side="right")) - 1
-            if i >= 0 and now < candles.ts[i] + candles.bar_ms:
-                return candles
-        return None
-
-    def _walked(self, symbol: str, candles: Candles, begin: int, now: int) -> list[Bar]:
-        """Bars of one series from ``begin`` on, the last as far as it has been walked."""
-        first = int(np.searchsorted(candles.ts, begin))
-        stop = int(np.searchsorted(candles.ts, now, side="right"))
-        bars = [bar_at(candles, i) for i in range(first, stop)]
-        if bars and bars[-1].ts + candles.bar_ms > now:
-            last = bars.pop()
-            if now - last.ts >= FIRST_TRADE_MS:
-                tick = self.filters[symbol].tick
-                bars.append(seen(last, (now - last.ts) / candles.bar_ms, tick))
-        return bars
-
     # Prices
 
     def price(self, symbol: str, now: int) -> float | None:
         """The last traded price; None before the first candle."""
-        finest = self._finest(symbol, now)
-        if finest is not None:
-            i = int(np.searchsorted(finest.ts, now, side="right")) - 1
-            elapsed = now - int(finest.ts[i])
-            if elapsed >= FIRST_TRADE_MS:
-                tick = self.filters[symbol].tick
-                return price_at(bar_at(finest, i), elapsed / finest.bar_ms, tick)
-        return self._last_close(symbol, now)
-
-    def _last_close(self, symbol: str, now: int) -> float | None:
-        """The close of the candle that closed last; of several, the finest's."""
-        latest: tuple[int, int, float] | None = None
-        for candles in self.series[symbol].values():
-            i = int(np.searchsorted(candles.ts, now - candles.bar_ms, side="right")) - 1
-            if i >= 0:
-                closed = int(candles.ts[i]) + candles.bar_ms
-                one = (closed, -candles.bar_ms, float(candles.close[i]))
-                latest = max(latest or one, one)
-        return None if latest is None else latest[2]
-
-    def extremes(self, symbol: str, begin: int, end: int) -> tuple[float, float] | None:
-        """Lowest and highest price traded from ``begin`` to ``end``; None where nothing was."""
-        finest = self._finest(symbol, end) or self._finest(symbol, begin)
-        if finest is None or end <= begin:
-            return None
-        tick, lows, highs = self.filters[symbol].tick, [], []
-        first = max(int(np.searchsorted(finest.ts, begin, side="right")) - 1, 0)
-        for i in range(first, int(np.searchsorted(finest.ts, end, side="right"))):
-            ts, bar_ms = int(finest.ts[i]), finest.bar_ms
-            low, high = max(begin - ts, FIRST_TRADE_MS), min(end - ts, bar_ms)
-            if low <= high:
-                found = extremes(bar_at(finest, i), low / bar_ms, high / bar_ms, tick)
-                lows.append(found[0])
-                highs.append(found[1])
-        return (min(lows), max(highs)) if lows else None
+        return self.stories[symbol].price(now)
 
     def book(self, symbol: str, now: int) -> tuple[Decimal, Decimal] | None:
         """Best bid and ask: the last price, and one tick above it."""
@@ -237,8 +170,9 @@ class Market:
         }
 
     def day(self, symbol: str, now: int) -> dict[str, Any]:
-        """The last 24 hours, of the finest candles that there are of them."""
-        bars = [one for one in self._day_bars(symbol, now) if one.volume > 0]
+        """The last 24 hours; the bar that their beginning falls into counts whole."""
+        told = self.stories[symbol].bars(now - DAY, now)
+        bars = [one for one in told if one.volume > 0]
         last = self.price(symbol, now) or 0.0
         volume = sum((Decimal(repr(one.volume)) for one in bars), Decimal(0))
         quote = sum((Decimal(repr(one.quote_volume)) for one in bars), Decimal(0))
@@ -259,8 +193,8 @@ class Market:
             "bidPrice": text(bid),
             "askPrice": text(ask),
             "openPrice": text(opened),
-            "highPrice": text(max((one.high for one in bars), default=0.0)),
-            "lowPrice": text(min((one.low for one in bars), default=0.0)),
+            "highPrice": text(max((one.high for one in bars), default=last)),
+            "lowPrice": text(min((one.low for one in bars), default=last)),
             "volume": text(volume),
             "quoteVolume": text(quote),
             "openTime": now - DAY,
@@ -269,14 +203,6 @@ class Market:
             "lastId": trades if trades else -1,
             "count": trades,
         }
-
-    def _day_bars(self, symbol: str, now: int) -> list[Bar]:
-        for candles in sorted(self.series[symbol].values(), key=lambda one: one.bar_ms):
-            # The bar that the window's beginning falls into counts whole.
-            bars = self._walked(symbol, candles, now - DAY - candles.bar_ms + 1, now)
-            if bars:
-                return bars
-        return []
 
     # What is listed
 
@@ -381,7 +307,11 @@ def _filters(filters: Filters) -> list[dict[str, Any]]:
         },
         {
             **{"filterType": "MIN_NOTIONAL", "minNotional": notional},
-            **{"applyToMarket": True, "avgPriceMins": 0},
+            **{"applyToMarket": True, "avgPriceMins": 5},
+        },
+        {
+            **{"filterType": "NOTIONAL", "minNotional": notional, "applyMinToMarket": True},
+            **{"maxNotional": "9000000.00000000", "applyMaxToMarket": False, "avgPriceMins": 5},
         },
         {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 200},
     ]

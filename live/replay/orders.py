@@ -3,7 +3,8 @@
 A client id is unique among *open* orders only: a second order with the id of one that has been
 filled or cancelled is a new order. So a POST that is sent again because its answer was lost can
 trade twice. Orders fill whole, at once at the book or when the price walks through their limit; the
-fee is 0.1 % of what is received. Amounts are exact decimals, times UTC milliseconds.
+fee is 0.1 % of what is received. What comes of a resting order does not depend on how often one
+looks. Amounts are exact decimals, times UTC milliseconds.
 """
 
 from __future__ import annotations
@@ -48,11 +49,24 @@ class OrderRow:
     spent: Decimal = ZERO
     locked: Decimal = ZERO
     update_time: int = 0
-    triggered: bool = True
+    # From when on it waits for its limit: a stop's, its trigger; -1 until then.
+    working_time: int = -1
 
     @property
     def is_open(self) -> bool:
         return self.status == "NEW"
+
+    @property
+    def buys(self) -> bool:
+        return self.side == "BUY"
+
+    @property
+    def is_working(self) -> bool:
+        return self.working_time >= 0
+
+    def crosses(self, bid: Decimal, ask: Decimal) -> bool:
+        """Whether its limit can be had at once."""
+        return self.price >= ask if self.buys else self.price <= bid
 
 
 class Book:
@@ -75,29 +89,29 @@ class Book:
         if any(one.is_open and one.client_id == order.client_id for one in self._orders):
             raise ApiError(-2010, "Duplicate order sent.")
         bid, ask = self._require_book(order.symbol, now)
-        order = self._sized(order, query, ask)
-        self._require_filters(order, ask if order.side == "BUY" else bid)
-        buys = order.side == "BUY"
-        market_price = ask if buys else bid
-        crosses = order.price >= ask if buys else order.price <= bid
+        market_price = ask if order.buys else bid
+        order = self._sized(order, query, market_price)
+        self._require_filters(order, market_price)
+        crosses = order.crosses(bid, ask)
         if order.type == "LIMIT_MAKER" and crosses:
             raise ApiError(-2010, "Order would immediately match and take.")
-        if order.type == "STOP_LOSS_LIMIT":
-            if order.stop_price <= market_price if buys else order.stop_price >= market_price:
-                raise ApiError(-2010, "Stop price would trigger immediately.")
-            order = replace(order, triggered=False)
-        takes = order.type == "MARKET" or (order.triggered and crosses)
-        held = order.quantity * (market_price if takes else order.price) if buys else order.quantity
-        order = replace(order, locked=held)
-        self._hold(order, -held)
+        waits = order.type == "STOP_LOSS_LIMIT"
+        stop = order.stop_price
+        if waits and (stop <= market_price if order.buys else stop >= market_price):
+            raise ApiError(-2010, "Stop price would trigger immediately.")
+        order = replace(order, working_time=-1 if waits else now)
+        takes = order.type == "MARKET" or (crosses and not waits)
+        paid = order.quantity * (market_price if takes else order.price)
+        order = replace(order, locked=paid if order.buys else order.quantity)
+        self._hold(order, -order.locked)
         self._orders.append(order)
         fills: list[dict[str, Any]] = []
         if takes:
-            order, fills = self._fill(order, market_price, now)
-        elif order.time_in_force in ("IOC", "FOK"):
+            order, fills = self._fill(order, market_price, now, maker=False)
+        elif order.time_in_force in ("IOC", "FOK") and not waits:
             order = self._close(order, "EXPIRED", now)
         return _answer(order) | {
-            **{"transactTime": now, "workingTime": now if order.triggered else -1},
+            **{"transactTime": now, "workingTime": order.working_time},
             "fills": [
                 {key: one[key] for key in ("price", "qty", "commission", "commissionAsset")}
                 | {"tradeId": one["id"]}
@@ -124,13 +138,17 @@ class Book:
 
     def open_orders(self, symbol: str | None, now: int) -> list[dict[str, Any]]:
         self._settle(now)
+        if symbol is not None:
+            self._market.require(symbol)
         wanted = [one for one in self._orders if one.is_open and symbol in (None, one.symbol)]
         return [_full(one) for one in wanted]
 
-    def fills(self, symbol: str, now: int) -> list[dict[str, Any]]:
-        """Every trade of a symbol, oldest first."""
+    def fills(self, query: Mapping[str, str], now: int) -> list[dict[str, Any]]:
+        """The trades of a symbol, or of one of its orders, oldest first."""
         self._settle(now)
-        return [one for one in self._fills if one["symbol"] == symbol]
+        symbol, order_id = self._market.require(query.get("symbol")), query.get("orderId")
+        mine = [one for one in self._fills if one["symbol"] == symbol]
+        return [one for one in mine if order_id in (None, str(one["orderId"]))]
 
     def account(self, now: int) -> dict[str, Any]:
         """Balances, free and locked."""
@@ -193,12 +211,12 @@ class Book:
             update_time=now,
         )
 
-    def _sized(self, order: OrderRow, query: Mapping[str, str], ask: Decimal) -> OrderRow:
+    def _sized(self, order: OrderRow, query: Mapping[str, str], price: Decimal) -> OrderRow:
         """The quantity of a market order that was given as an amount of quote."""
-        if order.quantity:
+        if order.type != "MARKET" or "quoteOrderQty" not in query:
             return order
         step = self._market.filters[order.symbol].lot_step
-        lots = _decimal(query, "quoteOrderQty") / ask // step
+        lots = _decimal(query, "quoteOrderQty") / price // step
         return replace(order, quantity=lots * step)
 
     def _require_book(self, symbol: str, now: int) -> tuple[Decimal, Decimal]:
@@ -238,31 +256,49 @@ class Book:
     # Trading
 
     def _settle(self, now: int) -> None:
-        """Fill what the price has walked through since the last look."""
-        for order in [one for one in self._orders if one.is_open]:
+        """What the walk since the last look has done to the open orders, in order of time.
+
+        However often one looks, the same comes of it: each order fills when its price was met.
+        """
+        waiting = [one for one in self._orders if one.is_open]
+        met: list[tuple[int, int, OrderRow, str, Decimal]] = []
+        for order in waiting:
             since = max(self._settled, order.time)
-            found = self._market.extremes(order.symbol, since, now)
-            if found is None:
-                continue
-            low, high = (Decimal(repr(price)) for price in found)
-            buys = order.side == "BUY"
-            if not order.triggered:
-                if (high < order.stop_price) if buys else (low > order.stop_price):
+            if not order.is_working:
+                at = self._crossed(order, order.stop_price, since, now, rising=order.buys)
+                if at is None:
                     continue
-                order = self._put(replace(order, triggered=True, update_time=now))
-                # From its trigger on it is a limit order; what was walked before does not count.
-                bid, ask = self._require_book(order.symbol, now)
-                low, high = bid, ask
-            if (low <= order.price) if buys else (high >= order.price):
-                self._fill(order, order.price, now)
+                order = self._put(replace(order, working_time=at, update_time=at))
+                bid, ask = self._require_book(order.symbol, at)
+                if order.crosses(bid, ask):
+                    met.append((at, order.order_id, order, "takes", ask if order.buys else bid))
+                    continue
+                if order.time_in_force in ("IOC", "FOK"):
+                    met.append((at, order.order_id, order, "expires", ZERO))
+                    continue
+                since = at
+            at = self._crossed(order, order.price, since, now, rising=not order.buys)
+            if at is not None:
+                met.append((at, order.order_id, order, "rests", order.price))
+        for at, _, order, how, price in sorted(met, key=lambda one: one[:2]):
+            if how == "expires":
+                self._close(order, "EXPIRED", at)
+            else:
+                self._fill(order, price, at, maker=how == "rests")
         self._settled = max(self._settled, now)
 
+    def _crossed(
+        self, order: OrderRow, level: Decimal, since: int, now: int, rising: bool
+    ) -> int | None:
+        story = self._market.stories[order.symbol]
+        return story.crossing(since, now, float(level), rising)
+
     def _fill(
-        self, order: OrderRow, price: Decimal, now: int
+        self, order: OrderRow, price: Decimal, now: int, maker: bool
     ) -> tuple[OrderRow, list[dict[str, Any]]]:
         base, quote = self._market.assets[order.symbol]
         worth = order.quantity * price
-        buys = order.side == "BUY"
+        buys = order.buys
         asset, got = (base, order.quantity) if buys else (quote, worth)
         fee = got * FEE
         self._free[asset] = self._free.get(asset, ZERO) + got - fee
@@ -281,7 +317,7 @@ class Book:
             **{"symbol": order.symbol, "id": len(self._fills) + 1, "orderId": order.order_id},
             **{"orderListId": -1, "price": text(price), "qty": text(order.quantity)},
             **{"quoteQty": text(worth), "commission": text(fee), "commissionAsset": asset},
-            **{"time": now, "isBuyer": buys, "isMaker": order.time != now, "isBestMatch": True},
+            **{"time": now, "isBuyer": buys, "isMaker": maker, "isBestMatch": True},
         }
         self._fills.append(fill)
         return filled, [fill]
@@ -300,7 +336,7 @@ class Book:
 
     def _asset(self, order: OrderRow) -> str:
         base, quote = self._market.assets[order.symbol]
-        return quote if order.side == "BUY" else base
+        return quote if order.buys else base
 
     def _put(self, order: OrderRow) -> OrderRow:
         self._orders[order.order_id - 1] = order
@@ -341,5 +377,5 @@ def _answer(order: OrderRow) -> dict[str, Any]:
 def _full(order: OrderRow) -> dict[str, Any]:
     return _answer(order) | {
         **{"icebergQty": text(ZERO), "time": order.time, "updateTime": order.update_time},
-        **{"isWorking": order.triggered, "workingTime": order.time if order.triggered else -1},
+        **{"isWorking": order.is_working, "workingTime": order.working_time},
     }

@@ -10,9 +10,11 @@ from __future__ import annotations
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
+import numpy as np
+
 from research.candles import Candles
 
-__all__ = ["FIRST_TRADE_MS", "Bar", "bar_at", "extremes", "price_at", "seen"]
+__all__ = ["FIRST_TRADE_MS", "Bar", "bar_at", "price_at", "reached", "seen"]
 
 # Until then the forming candle shows the close before it, without trades, as on Binance.
 FIRST_TRADE_MS = 1_000
@@ -58,18 +60,45 @@ def price_at(bar: Bar, elapsed: float, tick: Decimal) -> float:
 def seen(bar: Bar, elapsed: float, tick: Decimal) -> Bar:
     """The bar as it looks when ``elapsed`` (above 0, below 1) of it is over."""
     price = price_at(bar, elapsed, tick)
-    reached = [bar.open, *_corners(bar)[1 : int(elapsed * 3) + 1], price]
-    # A share of the volume, on eight decimals as exchanges count it.
-    return Bar(
-        *(bar.ts, bar.open, max(reached), min(reached), price, round(bar.volume * elapsed, 8))
+    passed = [bar.open, *_corners(bar)[1 : int(elapsed * 3) + 1], price]
+    # A share of the volume, on eight decimals as exchanges count it; what trades is not nothing.
+    volume = round(bar.volume * elapsed, 8) or min(bar.volume, 1e-8)
+    return Bar(bar.ts, bar.open, max(passed), min(passed), price, volume)
+
+
+def reached(candles: Candles, begin: int, end: int, level: float, rising: bool) -> int | None:
+    """When in ``(begin, end]`` the walk first was at ``level`` or beyond it; None for never.
+
+    Milliseconds. ``rising`` asks for prices of at least the level, else of at most it. The walk
+    before it is put on the tick counts; the open counts once it has traded.
+    """
+    sign = 1.0 if rising else -1.0
+    up = candles.close >= candles.open
+    corners = sign * np.stack(
+        [
+            candles.open,
+            np.where(up, candles.low, candles.high),
+            np.where(up, candles.high, candles.low),
+            candles.close,
+        ],
+        axis=1,
     )
-
-
-def extremes(bar: Bar, begin: float, end: float, tick: Decimal) -> tuple[float, float]:
-    """Lowest and highest price walked from ``begin`` to ``end``, both parts of the bar."""
-    between = [corner for leg, corner in enumerate(_corners(bar)) if begin <= leg / 3 <= end]
-    prices = [price_at(bar, begin, tick), *between, price_at(bar, end, tick)]
-    return min(prices), max(prices)
+    here, there = corners[:, :3], corners[:, 1:]
+    wanted = sign * level
+    third = candles.bar_ms // 3
+    starts = candles.ts[:, None] + third * np.arange(3)
+    run = np.where(there == here, 1.0, there - here)
+    part = np.clip((wanted - here) / run, 0.0, 1.0) * third
+    is_in, goes_in = here >= wanted, there >= wanted
+    since = np.where(is_in, starts, starts + np.ceil(part).astype(np.int64))
+    until = np.where(goes_in, starts + third, starts + np.floor(part).astype(np.int64))
+    traded = candles.ts[:, None] + FIRST_TRADE_MS
+    # What the open reached has traded with it, be it left at once.
+    until[:, 0] = np.where(is_in[:, 0], np.maximum(until[:, 0], traded[:, 0]), until[:, 0])
+    since = np.maximum(since, np.maximum(traded, begin + 1))
+    met = (is_in | goes_in) & (since <= np.minimum(until, end)) & (candles.volume[:, None] > 0)
+    times = since[met]
+    return int(times.min()) if len(times) else None
 
 
 def _corners(bar: Bar) -> tuple[float, float, float, float]:

@@ -14,13 +14,15 @@ import pytest
 
 from live.replay import Fault, ReplayExchange
 from research.account import Filters
-from research.candles import CandleSet, iso, utc_ms
+from research.candles import COLUMNS, Candles, CandleSet, iso, utc_ms
 from research.history import History
+from research.resampling import resample
 from research.settings import load_settings
 from research.synthetic import synthetic_candles
 from tests.integration.cli_project import (
     BARS,
     HOUR,
+    OUTAGE,
     START,
     as_file,
     candlebook,
@@ -133,6 +135,122 @@ def test_a_gap_that_nobody_accepted_stops_a_backtest_until_it_is(home: Path) -> 
         "name": "lunch",
     }
     assert document(*run)["bars"] == BARS - 1
+
+
+def test_show_and_import_tell_what_was_restated_and_what_was_kept_out(
+    home: Path, tmp_path: Path
+) -> None:
+    before = document("history", "show")
+    whole = made()["BTCUSDT"]  # with the hour that the stored series lacks, and one restated
+    volume = np.array(whole.volume)
+    volume[7] += 1.0
+    file = as_file(replace(whole, volume=volume), tmp_path / "BTCUSDT" / "1h.parquet")
+    text = shown("history", "import", str(file))
+    assert "kept out" in text.splitlines()[0]
+    restated = f"  binance/BTCUSDT/1h 2023-03-20T07:00Z: volume {whole.volume[7].item()!r} -> "
+    late = "  binance/BTCUSDT/1h 2023-03-24T13:00Z: close "
+    for said in (text, shown("history", "show")):
+        assert "Restated later; the row that was seen first stays:\n" + restated in said
+        assert "accepted as missing, and were kept out:\n" + late in said
+    after = document("history", "show")
+    assert [one["first_seen"] is None for one in after["restated"]] == [False, True]
+    (row,) = (one for one in after["series"] if one["symbol"] == "BTCUSDT")
+    assert (row["revisions"], row["kept_out"], row["rows"]) == (1, 1, BARS - 1)
+    # Told once: the same file again brings nothing new, and the rows are those of before.
+    again = document("history", "import", str(file))
+    assert (again["series"][0]["kept_out"], again["restated"]) == (0, [])
+    assert [one["rows"] for one in before["series"]] == [one["rows"] for one in after["series"]]
+
+
+def test_the_inventory_tells_the_last_refresh_within_120_columns(home: Path) -> None:
+    history = History(home / "data/history")
+    minutes = synthetic_candles(["BTCUSDT"], "15m", START, 2_000)["BTCUSDT"]
+    here = np.ones(2_000, bool)
+    here[10:1_000:40] = False  # 25 gaps
+    columns = (getattr(minutes, name)[here] for name in ("ts", *COLUMNS))
+    last_close = int(minutes.ts[-1]) + 15 * 60_000
+    history.append("binance_2021", Candles("BTCUSDT", "15m", *columns), "x", now=last_close)
+    for gap in history.inventory()[-1].gaps[:12]:
+        span = (gap.start, gap.end)
+        history.accept_gap("binance_2021", "BTCUSDT", "15m", *span, "lunch", "ada", "out")
+    lines = shown("history", "show").splitlines()
+    (line,) = (one for one in lines if one.startswith("binance_2021/BTCUSDT/15m"))
+    assert "13 open, 12 accepted" in line
+    assert line.split()[-1] == iso(last_close)
+    table = lines[: lines.index("Gaps that nobody has accepted (candlebook history accept-gap):")]
+    assert "last refresh" in table[0]
+    assert max(len(one.rstrip()) for one in table) <= 120 - 4, "1,787,680 rows need four more"
+
+
+# Resample, compare
+
+
+def test_resample_stores_longer_bars_and_the_gaps_that_are_accepted(home: Path) -> None:
+    args = ("history", "resample", "BTCUSDT", "ETHUSDT", "--from", "1h", "--to", "4h")
+    found = document(*args)
+    assert [one["rows_added"] for one in found["series"]] == [BARS // 4, BARS // 4]
+    assert found["accepted_gaps"] == []  # 12:00 to 16:00 has three hours: the bar is made of them
+    rows = {(one["symbol"], one["timeframe"]): one for one in document("history", "show")["series"]}
+    assert rows["BTCUSDT", "4h"]["sources"] == ["resampled from 1h"]
+    assert [one["already_there"] for one in document(*args)["series"]] == [BARS // 4, BARS // 4]
+    assert "binance/BTCUSDT/4h" in shown(*args)
+    read = History(home / "data/history").read("binance", "BTCUSDT", "4h", OUTAGE - HOUR)
+    hours = without(made()["BTCUSDT"], OUTAGE).between(OUTAGE - HOUR, OUTAGE + 3 * HOUR)
+    assert (read.open[0], read.high[0], read.low[0], read.close[0]) == (
+        *(hours.open[0], hours.high.max(), hours.low.min(), hours.close[-1]),
+    )
+    for wrong in ("1h", "30m"):
+        refused = candlebook("history", "resample", "BTCUSDT", "--from", "1h", "--to", wrong)
+        assert refused.exit_code == 2
+        assert f'a longer, whole multiple of 1h, got "{wrong}"' in refused.stderr
+
+
+def test_resample_refuses_a_gap_that_nobody_accepted_and_says_what_is_stored_already(
+    home: Path,
+) -> None:
+    history = History(home / "data/history")
+    shutil.rmtree(history.root / "binance/SOLUSDT")
+    history.append("binance", without(made()["SOLUSDT"], OUTAGE + 200 * HOUR), "x")
+    done = candlebook("history", "resample", "ETHUSDT", "SOLUSDT", "--from", "1h", "--to", "1d")
+    assert done.exit_code == 3
+    assert "SOLUSDT 1h at 2023-04-01T21:00Z: 1 bar is missing" in done.stderr
+    assert "Stored before this one: binance/ETHUSDT/1d." in done.stderr
+    assert not (history.root / "binance/SOLUSDT/1d").exists()
+
+
+def test_compare_counts_the_bars_and_ends_with_3_at_the_first_one_that_differs(
+    home: Path,
+) -> None:
+    history = History(home / "data/history")
+    days = resample(history.read("binance", "ETHUSDT", "1h"), "1d")
+    history.append("binance", days, "binance")
+    compare = ("history", "compare", "ETHUSDT", "--from", "1h", "--to", "1d")
+    assert document(*compare)["series"] == [
+        {"symbol": "ETHUSDT", "bars": 30, "differences": 0, "first_differences": []}
+    ]
+    shutil.rmtree(history.root / "binance/ETHUSDT/1d")
+    high = np.array(days.high)
+    high[4] = np.nextafter(high[4], np.inf)  # the last bit
+    history.append("binance", replace(days, high=high), "binance")
+    (row,) = document(*compare, code=3)["series"]
+    assert (row["bars"], row["differences"]) == (30, 1)
+    assert row["first_differences"] == [
+        {"open_time": "2023-03-24T00:00Z", "column": "high"}
+        | {"resampled": days.high[4], "stored": high[4]}
+    ]
+    assert "ETHUSDT 2023-03-24T00:00Z high: ours" in shown(*compare, code=3)
+
+
+def test_compare_of_bars_that_are_nowhere_both_is_no_success(home: Path) -> None:
+    history = History(home / "data/history")
+    later = synthetic_candles(["ETHUSDT"], "1d", START + 400 * 24 * HOUR, 10)["ETHUSDT"]
+    history.append("binance", later, "binance")
+    done = candlebook("history", "compare", "ETHUSDT", "--from", "1h", "--to", "1d")
+    assert done.exit_code == 3
+    assert "binance/ETHUSDT/1d: no bar of it can be made from 1h" in done.stderr
+
+
+# Fetch
 
 
 WHOLE = synthetic_candles(["BTCUSDT"], "1h", START, 1_500)

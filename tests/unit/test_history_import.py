@@ -162,6 +162,20 @@ def test_a_candle_still_forming_is_refused_when_the_time_is_known(
     assert import_file(history, path, now=NEW_YEAR + 2 * MINUTE).rows_added == 4
 
 
+def test_a_candle_that_the_exchange_stamped_off_the_grid_is_refused_with_what_one_can_do(
+    history: History, tmp_path: Path
+) -> None:
+    outage_ends = utc_ms("2018-02-09T10:30:17")
+    ts = [outage_ends, utc_ms("2018-02-09T10:32"), utc_ms("2018-02-09T10:33")]
+    rows = [f"{t},8000.0,8100.0,7900.0,8050.0,1.5,{t + 59_999},1,1,1,1,0" for t in ts]
+    path = file_of(tmp_path, "\n".join(rows), "BTCUSDT-1m-2018-02-09.csv")
+    with pytest.raises(CandlesRejected, match=r"row 1: off_grid at 2018-02-09T10:30:17Z") as caught:
+        import_file(history, path)
+    assert "start after this candle" in str(caught.value)
+    # The remedy works.
+    assert import_file(history, file_of(tmp_path, "\n".join(rows[1:]), path.name)).rows_added == 2
+
+
 def test_a_file_of_another_timeframe_is_refused(history: History, tmp_path: Path) -> None:
     hours = pd.DataFrame(
         {
