@@ -25,7 +25,18 @@ import talib
 from research.candles import Floats
 from research.errors import ParameterError
 
-__all__ = ["Bank", "atr", "bollinger", "ema", "macd", "rsi", "sharing", "sma"]
+__all__ = [
+    "Bank",
+    "atr",
+    "bollinger",
+    "ema",
+    "highest",
+    "lowest",
+    "macd",
+    "rsi",
+    "sharing",
+    "sma",
+]
 
 _LONGEST = 100_000  # TA-Lib's own bound on every window
 
@@ -58,6 +69,16 @@ def atr(high: Floats, low: Floats, close: Floats, window: int = 14) -> Floats:
     J. W. Wilder, New Concepts in Technical Trading Systems (1978), section III.
     """
     return _single(talib.ATR, _window("atr.window", window, 1), high, low, close)
+
+
+def highest(values: Floats, window: int) -> Floats:
+    """Highest of the last ``window`` values, this one among them; NaN for the first ones."""
+    return _single(talib.MAX, _window("highest.window", window, 2), values)
+
+
+def lowest(values: Floats, window: int) -> Floats:
+    """Lowest of the last ``window`` values, this one among them; NaN for the first ones."""
+    return _single(talib.MIN, _window("lowest.window", window, 2), values)
 
 
 def macd(

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from research.candles import Candles, Floats
-from research.errors import ParameterError
 from research.indicators import rsi
+from research.signals import kept_between, require_less
 from research.strategy import Strategy, Targets, param
 
 
@@ -34,12 +34,7 @@ class RsiReversal(Strategy):
     overbought: float = param(70.0, low=1.0, high=99.0)
 
     def check(self) -> None:
-        if self.oversold >= self.overbought:
-            raise ParameterError(
-                field="RsiReversal.oversold",
-                value=self.oversold,
-                expected=f"less than overbought ({self.overbought})",
-            )
+        require_less(self, "oversold", "overbought")
 
     @property
     def warmup(self) -> int:
@@ -47,10 +42,7 @@ class RsiReversal(Strategy):
 
     def target(self, candles: Candles) -> Floats:
         strength = rsi(candles.close, self.window)
-        wanted = np.full(len(candles), np.nan)
-        wanted[strength > self.overbought] = 0.0
-        wanted[strength < self.oversold] = 1.0
-        return wanted
+        return kept_between(strength < self.oversold, strength > self.overbought)
 
     def targets(self, candles: Candles) -> Targets:
         strength = rsi(candles.close, self.window)
@@ -59,7 +51,7 @@ class RsiReversal(Strategy):
         buying = 100.0 * ((self.oversold - strength) / self.oversold)
         selling = 100.0 * ((strength - self.overbought) / (100.0 - self.overbought))
         return Targets(
-            target=np.where(low, 1.0, np.where(high, 0.0, np.nan)),
+            target=kept_between(low, high),
             confidence=np.clip(np.where(low, buying, np.where(high, selling, 0.0)), 0.0, 100.0),
             reason=np.where(ready, np.where(low, 1, np.where(high, 2, 3)), 0),
         )

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from research.candles import Candles, Floats
-from research.errors import ParameterError
 from research.indicators import sma
+from research.signals import above, crossover, require_less
 from research.strategy import Strategy, Targets, param
 
 
@@ -32,26 +30,14 @@ class SmaCrossover(Strategy):
     slow: int = param(50, low=3, high=5000)
 
     def check(self) -> None:
-        if self.fast >= self.slow:
-            raise ParameterError(
-                field="SmaCrossover.fast", value=self.fast, expected=f"less than slow ({self.slow})"
-            )
+        require_less(self, "fast", "slow")
 
     @property
     def warmup(self) -> int:
         return self.slow - 1
 
     def target(self, candles: Candles) -> Floats:
-        fast, slow = sma(candles.close, self.fast), sma(candles.close, self.slow)
-        return (fast > slow).astype(np.float64)
+        return above(sma(candles.close, self.fast), sma(candles.close, self.slow))
 
     def targets(self, candles: Candles) -> Targets:
-        fast, slow = sma(candles.close, self.fast), sma(candles.close, self.slow)
-        ready = ~np.isnan(slow)
-        above = fast > slow
-        distance = np.abs(fast / slow - 1.0)
-        return Targets(
-            target=np.where(ready, above.astype(np.float64), np.nan),
-            confidence=100.0 * (distance / (distance + 0.01)),
-            reason=np.where(ready, np.where(above, 1, 2), 0),
-        )
+        return crossover(sma(candles.close, self.fast), sma(candles.close, self.slow))

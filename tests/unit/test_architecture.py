@@ -22,7 +22,7 @@ research: errors durable code_hash account variables yaml_file params settings
 research: candles history_manifest history_files history history_import resampling known_gaps
 research: klines answers cooldown transport binance unified listing_cache exchange fetching
 research: synthetic workspace
-research: indicators strategy strategies risk tape compiled state engine blotter
+research: indicators strategy signals strategies risk tape compiled state engine blotter
 research: metrics chart_theme report_tables charts sweep_charts report_page report
 research: stretch rows trials backtesting vectorbt_adapter search evidence artefact promotion rag
 live: orders broker ledger kill_switch feed session parity paper replay runner

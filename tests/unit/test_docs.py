@@ -26,7 +26,10 @@ from research.synthetic import synthetic_candles
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 # A strategy of one's own needs no page to leave the tests green.
-SHIPPED = ("rsi_reversal", "sma_crossover")
+SHIPPED = (
+    *("bollinger_reversion", "buy_and_hold", "calm_trend", "donchian_breakout", "ema_crossover"),
+    *("macd_trend", "rsi_reversal", "sma_crossover"),
+)
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "knowledge").rglob("*.md"))]
 
 

@@ -30,6 +30,7 @@ from research.strategy import (
     compute_targets,
     make_strategy,
     param,
+    raw_target,
     registry,
     strategy_class,
 )
@@ -438,6 +439,18 @@ def test_a_shipped_strategy_answers_any_history_and_first_at_its_warm_up(
     assert np.isnan(raw.target[: strategy.warmup]).all()
     # The first reason is the one for "not ready", and is over exactly when the warm-up is.
     assert [r == 0 for r in raw.reason.tolist()] == [t < strategy.warmup for t in range(bars)]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 10_000), bars=st.integers(0, 90))
+def test_the_quick_target_of_a_sweep_is_the_target(
+    name: str, data: st.DataObject, seed: int, bars: int
+) -> None:
+    strategy, candles = data.draw(shipped(name, longest=30)), walk(bars, seed)
+    quick = np.array(raw_target(strategy, candles))
+    quick[: strategy.warmup] = np.nan
+    assert quick.tobytes() == compute_targets(strategy, candles).target.tobytes()
 
 
 def _of_tomorrow(close: np.ndarray) -> np.ndarray:
