@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -20,6 +21,9 @@ from typing import Any
 import platformdirs
 
 __all__ = ["cache_folder", "compile_kernel"]
+
+# numba takes the folder from one setting for the whole process.
+_ONE_FOLDER_AT_A_TIME = threading.Lock()
 
 
 def cache_folder(modules: Iterable[ModuleType]) -> Path:
@@ -72,9 +76,10 @@ def compile_kernel(kernel: Callable[..., Any], modules: tuple[ModuleType, ...]) 
         for value in list(vars(module).values()):
             if isinstance(value, FunctionType) and value.__module__ == module.__name__:
                 register_jitable(_nrt=False, forceinline=True)(value)
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(cache_folder(modules))
-    try:
-        return numba.njit(cache=True, nogil=True, _nrt=False)(kernel)
-    finally:
-        numba.config.CACHE_DIR = before
+    with _ONE_FOLDER_AT_A_TIME:
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(cache_folder(modules))
+        try:
+            return numba.njit(cache=True, nogil=True, _nrt=False)(kernel)
+        finally:
+            numba.config.CACHE_DIR = before

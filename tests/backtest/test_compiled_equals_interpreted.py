@@ -8,6 +8,9 @@ broken in each, and the oracle must notice all of them.
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -29,6 +32,8 @@ from research.tape import Tape, row_of
 from tests.backtest.oracle import simulate
 from tests.backtest.oracle_columns import as_columns
 from tests.backtest.worlds import World, random_world, world_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 worlds = st.randoms(use_true_random=False).map(random_world)
 thorough = settings(
@@ -189,6 +194,36 @@ def test_the_compiled_code_lies_below_numbas_cache_folder_where_that_is_set(
 ) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert cache_folder(engine.KERNEL_MODULES).parent == tmp_path
+
+
+def test_threads_that_compile_at_once_keep_to_the_cache_folder(tmp_path: Path) -> None:
+    code = (
+        "import threading\n"
+        "from research import rows\n"
+        "from research.compiled import compile_kernel\n"
+        "ready = threading.Barrier(8)\n"
+        "def work():\n"
+        "    ready.wait()\n"
+        "    for _ in range(20): compile_kernel(rows.live_through, rows.ROW_MODULES)\n"
+        "threads = [threading.Thread(target=work) for _ in range(8)]\n"
+        "[one.start() for one in threads]; [one.join() for one in threads]\n"
+        "import numba; print(repr(numba.config.CACHE_DIR))"
+    )
+    here = tmp_path / "here"
+    here.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment |= {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env=environment,
+    )
+    assert list(here.iterdir()) == [], "numba's own place for what it was given no folder for"
+    assert done.stdout.strip() == "''", "and its setting is as it was"
 
 
 # --- negative controls: one broken rule each
