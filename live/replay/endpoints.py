@@ -1,6 +1,7 @@
 """The replay exchange's endpoints: what each answers to a query at a moment, in Binance's words.
 
-``PUBLIC`` asks the market, ``SIGNED`` the account. Times are UTC milliseconds. Whatever is wrong with a query raises ApiError.
+``PUBLIC`` asks the market, ``SIGNED`` the account. Times are UTC milliseconds. Whatever is wrong
+with a query raises ApiError.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ of an answer that is otherwise in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ _DATA = {
     "forming_as_closed": "the candle that still forms comes as if it had closed",
     "short_row": "a row lacks its last columns",
     "extra_column": "rows have a column too many",
-    "halted": "the symbol does not trade: status BREAK, no newest candles",
+    "halted": "the symbol does not trade: status BREAK, no candle from the bar before on",
     "changed_filters": "lot step and tick are ten times as large",
     "clock_skew": "the server's time is an hour ahead",
 }
@@ -77,6 +77,8 @@ _ENDPOINTS: dict[str, tuple[str, ...]] = {
     "clock_skew": ("time",),
     "halted": ("exchangeInfo", "klines"),
 }
+# Which answers are about every symbol where none is named.
+_ABOUT_ALL = ("exchangeInfo", "ticker/price", "ticker/24hr", "ticker/bookTicker", "openOrders")
 STALE_ROWS = 3
 
 
@@ -99,7 +101,7 @@ class Fault:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in FAULTS:
+        if not isinstance(self.kind, str) or self.kind not in FAULTS:
             raise UnknownNameError(
                 field="fault.kind", value=self.kind, expected=f"one of {', '.join(FAULTS)}"
             )
@@ -117,11 +119,12 @@ class Fault:
             if value is not None and not (isinstance(value, str) and value):
                 raise InputError(field=f"fault.{name}", value=value, expected="a name")
 
-    def hits(self, endpoint: str, symbol: str | None) -> bool:
-        """Whether a request for ``endpoint`` about ``symbol`` meets this fault."""
+    def hits(self, endpoint: str, symbols: Collection[str]) -> bool:
+        """Whether a request for ``endpoint`` meets this fault; ``symbols`` are those it names."""
         if self.kind in DATA_FAULTS and endpoint not in _ENDPOINTS.get(self.kind, ("klines",)):
             return False
-        named = self.symbol is None or symbol is None or self.symbol in symbol
+        about_all = not symbols and endpoint in _ABOUT_ALL
+        named = self.symbol is None or self.symbol in symbols or about_all
         return self.endpoint in (None, endpoint) and named
 
 
@@ -131,7 +134,11 @@ def bent(fault: Fault, endpoint: str, answer: Any) -> Any:
         return {**answer, "serverTime": answer["serverTime"] + HOUR}
     if endpoint == "exchangeInfo":
         change = _halted if fault.kind == "halted" else _other_filters
-        return {**answer, "symbols": [change(one) for one in answer["symbols"]]}
+        listed = [
+            change(one) if fault.symbol in (None, one["symbol"]) else one
+            for one in answer["symbols"]
+        ]
+        return {**answer, "symbols": listed}
     rows = [list(row) for row in answer]
     if not rows:
         return rows
@@ -190,7 +197,6 @@ _BENDS: dict[str, Callable[[Rows, int], Rows]] = {
     "restated": _restated,
     "short_row": lambda rows, at: [*rows[:at], rows[at][:6], *rows[at + 1 :]],
     "extra_column": lambda rows, _: [[*row, "0"] for row in rows],
-    "halted": lambda rows, _: rows[:-2],
 }
 
 

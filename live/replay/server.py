@@ -8,18 +8,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from live.replay.clock import VirtualClock
-from live.replay.endpoints import PUBLIC, SIGNED, Query, require_signature
+from live.replay.endpoints import ENDPOINTS, PUBLIC, SIGNED, Query, require_signature
 from live.replay.faults import Fault, bent, forming_late
 from live.replay.market import WEIGHT_LIMIT, ApiError, Market, market_of
 from live.replay.orders import Book
 from live.replay.wire import Handler, Server
 from research.account import Filters
-from research.candles import CandleSet
+from research.candles import CandleSet, timeframe_ms
+from research.errors import UnknownNameError
 
 __all__ = ["ReplayExchange"]
 
@@ -49,10 +51,10 @@ class ReplayExchange:
         self.requests: deque[tuple[str, str, dict[str, str]]] = deque(maxlen=REMEMBERED_REQUESTS)
         self._lock = threading.Lock()
         self._book = Book(self.market)
-        self._faults: list[Fault] = []
-        self._used: list[int] = []
+        self._faults: list[_Active] = []
         self._weights: dict[int, int] = {}
         self._calm = threading.Event()
+        self._closing = False
         self._server = Server(("127.0.0.1", port), Handler)
         self._server.exchange = self
         self._thread: threading.Thread | None = None
@@ -69,12 +71,15 @@ class ReplayExchange:
         serve.start()
 
     def close(self) -> None:
-        """Stop serving; requests that hang are let go."""
+        """Stop serving: requests that hang are let go, open connections end."""
+        with self._lock:
+            self._closing = True
         self.clear_faults()
         if self._thread is not None:
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
+        self._server.end_connections()
 
     def __enter__(self) -> ReplayExchange:
         self.start()
@@ -91,33 +96,43 @@ class ReplayExchange:
     # Faults
 
     def inject(self, fault: Fault) -> None:
-        """Switch a fault on; of several that fit a request, the first one hits."""
+        """Switch a fault on; of several that fit a request, the first one hits.
+
+        Raises UnknownNameError for an endpoint or a symbol that is not served.
+        """
+        for name, value, known in (
+            ("endpoint", fault.endpoint, sorted(ENDPOINTS)),
+            ("symbol", fault.symbol, list(self.market.series)),
+        ):
+            if value is not None and value not in known:
+                raise UnknownNameError(
+                    field=f"fault.{name}", value=value, expected=f"one of {', '.join(known)}"
+                )
         with self._lock:
-            self._faults.append(fault)
-            self._used.append(0)
+            self._faults.append(_Active(fault, self.clock.now()))
 
     def clear_faults(self) -> None:
         """Switch every fault off; connections that hang or drip end."""
         with self._lock:
-            self._faults, self._used = [], []
+            self._faults = []
             self._calm.set()
-            self._calm = threading.Event()
+            if not self._closing:
+                self._calm = threading.Event()
 
     def faults(self) -> list[Fault]:
-        """Those that are on."""
+        """Those that are on and still have requests to hit."""
         with self._lock:
-            return list(self._faults)
+            return [one.fault for one in self._faults if not one.is_spent]
 
-    def fault_for(self, endpoint: str, symbol: str | None) -> Fault | None:
+    def fault_for(self, endpoint: str, symbols: Collection[str]) -> Fault | None:
         """The fault that hits this request, which counts against its ``times``."""
         with self._lock:
-            for i, fault in enumerate(self._faults):
-                if not fault.hits(endpoint, symbol):
+            for one in self._faults:
+                if one.is_spent or not one.fault.hits(endpoint, symbols):
                     continue
-                self._used[i] += 1
-                late = fault.times is not None and self._used[i] > fault.after + fault.times
-                if self._used[i] > fault.after and not late:
-                    return fault
+                one.met += 1
+                if one.met > one.fault.after:
+                    return one.fault
         return None
 
     def calm(self) -> threading.Event:
@@ -154,6 +169,8 @@ class ReplayExchange:
 
     def bend(self, fault: Fault, endpoint: str, query: Query, answer: Any) -> Any:
         """What a data fault makes of an answer."""
+        if (fault.kind, endpoint) == ("halted", "klines"):
+            return self._until_halted(fault, query)
         if fault.kind != "forming_as_closed":
             return bent(fault, endpoint, answer)
         now = self.clock.now()
@@ -161,3 +178,27 @@ class ReplayExchange:
         if not forming or forming[0][6] < now:
             return answer
         return forming_late(answer, forming[0], now)
+
+    def _until_halted(self, fault: Fault, query: Query) -> Any:
+        """The candles before the bar that preceded the halt, which was noticed late."""
+        with self._lock:
+            known = [one.since for one in self._faults if one.fault is fault]
+        now = self.clock.now()
+        bar_ms = timeframe_ms(query["interval"])
+        last = (min([*known, now]) // bar_ms - 1) * bar_ms - 1
+        end = min(last, int(query.get("endTime", last)))
+        return PUBLIC["klines"](self.market, {**query, "endTime": str(end)}, now)
+
+
+@dataclass
+class _Active:
+    """A fault that was switched on at ``since``; ``met`` counts the requests it was for."""
+
+    fault: Fault
+    since: int
+    met: int = 0
+
+    @property
+    def is_spent(self) -> bool:
+        fault = self.fault
+        return fault.times is not None and self.met >= fault.after + fault.times

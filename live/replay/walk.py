@@ -57,13 +57,20 @@ def price_at(bar: Bar, elapsed: float, tick: Decimal) -> float:
     return min(max(float(steps * tick), bar.low), bar.high)
 
 
-def seen(bar: Bar, elapsed: float, tick: Decimal) -> Bar:
-    """The bar as it looks when ``elapsed`` (above 0, below 1) of it is over."""
-    price = price_at(bar, elapsed, tick)
-    passed = [bar.open, *_corners(bar)[1 : int(elapsed * 3) + 1], price]
+def seen(bar: Bar, elapsed: float, tick: Decimal, since: float = 0.0) -> Bar:
+    """The bar as it looks when ``elapsed`` (above 0, at most 1) of it is over.
+
+    ``since`` leaves out what had been walked before.
+    """
+    if since == 0 and elapsed == 1:
+        return bar
+    opened = price_at(bar, since, tick) if since else bar.open
+    price = price_at(bar, elapsed, tick) if elapsed < 1 else bar.close
+    corners = [one for leg, one in enumerate(_corners(bar)) if since <= leg / 3 <= elapsed]
+    passed = [opened, *corners, price]
     # A share of the volume, on eight decimals as exchanges count it; what trades is not nothing.
-    volume = round(bar.volume * elapsed, 8) or min(bar.volume, 1e-8)
-    return Bar(bar.ts, bar.open, max(passed), min(passed), price, volume)
+    volume = round(bar.volume * (elapsed - since), 8) or min(bar.volume, 1e-8)
+    return Bar(bar.ts, opened, max(passed), min(passed), price, volume)
 
 
 def reached(candles: Candles, begin: int, end: int, level: float, rising: bool) -> int | None:

@@ -7,18 +7,21 @@ answered under the name of this machine, so that no web page can reach it by ano
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from live.replay.endpoints import WEIGHTS
+from live.replay.endpoints import weight_of
 from live.replay.faults import DATA_FAULTS, FAULTS, STATUS_FAULTS, Fault
 from live.replay.market import ApiError
 from research.candles import iso
@@ -34,13 +37,41 @@ RETRY_AFTER_S, BAN_S = 60, 120
 LONGEST_S = 600.0
 DRIP_S = 0.05
 LARGEST_BODY = 1 << 16
+FAREWELL_S = 5.0
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one replay exchange; its threads end with the process."""
+    """Serves one replay exchange, each connection in a thread that ends with the process."""
 
     daemon_threads = True
     exchange: ReplayExchange
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._lock = threading.Lock()
+        self._open: dict[Any, threading.Thread] = {}
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), daemon=True
+        )
+        with self._lock:
+            self._open[request] = thread
+        thread.start()
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def end_connections(self) -> None:
+        """End those that are still open and wait for their threads; none may be new."""
+        with self._lock:
+            still = dict(self._open)
+        for request, thread in still.items():
+            with suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
+            thread.join(FAREWELL_S)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is nothing to tell; anything else is."""
@@ -57,6 +88,9 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Server
     protocol_version = "HTTP/1.1"
+    # Headers and body leave one after the other; without this the body of an answer on a kept
+    # connection waits 40 ms for the client's word that it has the headers.
+    disable_nagle_algorithm = True
     _used_weight = 0
 
     def do_GET(self) -> None:
@@ -83,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self, method: str) -> None:
         url = urlsplit(self.path)
         length = self.headers.get("Content-Length") or "0"
-        size = int(length) if length.isdigit() else LARGEST_BODY + 1
+        size = int(length) if length.isascii() and length.isdigit() else LARGEST_BODY + 1
         if size > LARGEST_BODY:
             self.close_connection = True
             self._send({"code": -1100, "msg": "The body is too large."}, 413)
@@ -108,11 +142,11 @@ class Handler(BaseHTTPRequestHandler):
         payload = "&".join(part for part in (query_text, body) if part)
         query = dict(parse_qsl(payload, keep_blank_values=True))
         exchange.requests.append((method, path, query))
-        named = query.get("symbol") or query.get("symbols")
+        named = re.findall(r"[A-Z0-9]+", query.get("symbol") or query.get("symbols") or "")
         fault = exchange.fault_for(endpoint, named)
         if fault is not None:
             self._fault_before(fault)
-        self._used_weight, refusal = exchange.weigh(WEIGHTS.get(endpoint, 1))
+        self._used_weight, refusal = exchange.weigh(weight_of(method, endpoint, query))
         try:
             if refusal is not None:
                 raise refusal

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from live.replay.clock import VirtualClock
 from live.replay.faults import FAULTS, Fault, bent
 from live.replay.market import ApiError, Market, market_of, text
-from live.replay.walk import FIRST_TRADE_MS, Bar, extremes, price_at, seen
+from live.replay.walk import FIRST_TRADE_MS, Bar, price_at, reached, seen
 from research.account import Filters
-from research.candles import COLUMNS, CandleSet, utc_ms
+from research.candles import COLUMNS, Candles, CandleSet, find_gaps, utc_ms
 from research.errors import CandlebookError, InputError, UnknownNameError
 from research.klines import parse_klines
 from research.resampling import resample
@@ -32,6 +32,8 @@ HOURS = synthetic_candles(["BTCUSDT"], "1h", START, 60)
 MINUTES = synthetic_candles(["BTCUSDT"], "1m", START + 10 * HOUR, 20 * 60)
 WITH_MINUTES = market_of([MINUTES, CandleSet((resample(MINUTES["BTCUSDT"], "1h"),))], FILTERS)
 ALONE = market_of([HOURS], FILTERS)
+_MINUTES = synthetic_candles(["BTCUSDT"], "1m", START, 60 * 60)["BTCUSDT"]
+TRUTH = (_MINUTES, resample(_MINUTES, "1h"), resample(_MINUTES, "1d"))
 
 
 @given(st.floats(1e-300, 1e300) | st.floats(1e-9, 1e9))
@@ -70,14 +72,53 @@ def test_what_is_seen_of_a_bar_lies_within_it_and_grows_into_it(bar: Bar, elapse
     assert end.close == pytest.approx(bar.close, abs=0.006)
 
 
-@given(bars(), st.floats(0, 1), st.floats(0, 1))
-def test_extremes_of_a_part_hold_every_price_of_it(bar: Bar, one: float, other: float) -> None:
-    begin, end = sorted((one, other))
-    low, high = extremes(bar, begin, end, TICK)
-    for part in np.linspace(begin, end, 25).tolist():
-        assert low <= price_at(bar, part, TICK) <= high
-    assert bar.low <= low
-    assert high <= bar.high
+def minutes_of(walked: list[Bar]) -> Candles:
+    ts = np.array([one.ts for one in walked])
+    return Candles("BTCUSDT", "1m", ts, *map(np.array, list(zip(*walked, strict=True))[1:]))
+
+
+def first_met(walked: list[Bar], begin: int, end: int, level: float, rising: bool) -> int:
+    """Millisecond by millisecond; ``end + 1`` for never."""
+    for bar in walked:
+        up = bar.close >= bar.open
+        corners = (bar.open, *((bar.low, bar.high) if up else (bar.high, bar.low)), bar.close)
+        times = np.arange(FIRST_TRADE_MS, MINUTE + 1)
+        prices = np.interp(times, [0, 20_000, 40_000, 60_000], corners)
+        met = prices >= level if rising else prices <= level
+        met[0] |= bar.open >= level if rising else bar.open <= level
+        here = bar.ts + times[met & (bar.ts + times > begin) & (bar.ts + times <= end)]
+        if len(here) and bar.volume:
+            return int(here[0])
+    return end + 1
+
+
+@given(
+    st.lists(bars(), min_size=1, max_size=3),
+    st.integers(0, 4 * MINUTE),
+    st.integers(0, 4 * MINUTE),
+    prices,
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_level_is_met_when_a_walk_millisecond_by_millisecond_meets_it(
+    drawn: list[Bar], one: int, other: int, level: float, rising: bool, traded: bool
+) -> None:
+    # Minutes 0, 2, 3: with a gap; perhaps the first of them did not trade.
+    walked = [
+        bar._replace(ts=START + place * MINUTE)
+        for bar, place in zip(drawn, (0, 2, 3), strict=False)
+    ]
+    walked[0] = walked[0]._replace(volume=walked[0].volume if traded else 0.0)
+    begin, end = START + min(one, other), START + max(one, other)
+    found = reached(minutes_of(walked), begin, end, level, rising)
+    expected = first_met(walked, begin, end, level, rising)
+    assert abs((end + 1 if found is None else found) - expected) <= 1  # floats, at whole moments
+    if found is not None:
+        assert begin < found <= end
+
+
+def test_nothing_is_met_where_nothing_is_stored() -> None:
+    assert reached(HOURS["BTCUSDT"].rows(0, 0), START, START + HOUR, 1.0, rising=True) is None
 
 
 def test_the_first_third_of_a_rising_bar_falls_and_of_a_falling_one_rises() -> None:
@@ -117,6 +158,82 @@ def test_klines_are_those_of_the_question(
             ]
             assert (row[8] == 0) == (stored.volume[i] == 0)
     assert len(klines.candles) == len(rows)
+
+
+@st.composite
+def told(draw: st.DrawFn) -> Market:
+    """One truth in minutes, hours and days, each beginning, ending and lacking bars anywhere."""
+    sets = []
+    for candles in TRUTH:
+        count = len(candles)
+        first = draw(st.integers(0, count // 2))
+        kept = np.zeros(count, dtype=bool)
+        kept[first : draw(st.integers(first + 1, count))] = True
+        hole = draw(st.integers(0, count))
+        kept[hole : hole + draw(st.integers(0, 90))] = False
+        if kept.any():
+            columns = {name: getattr(candles, name)[kept] for name in ("ts", *COLUMNS)}
+            sets.append(CandleSet((replace(candles, **columns),)))
+    return market_of(sets or [HOURS], FILTERS)
+
+
+@given(told(), st.integers(0, 60 * 60), st.lists(st.integers(0, 20 * MINUTE), max_size=8))
+def test_what_a_forming_candle_has_shown_is_not_taken_back(
+    market: Market, begin: int, steps: list[int]
+) -> None:
+    now = START + begin * MINUTE
+    before: dict[str, list[Any]] = {}
+    for step in steps:
+        now += step
+        for timeframe in market.series["BTCUSDT"]:
+            rows = market.klines("BTCUSDT", timeframe, now, limit=1)
+            row = rows[0] if rows else None
+            known = before.get(timeframe)
+            if row and known and row[0] == known[0] and known[8] and row[6] >= now:
+                assert row[1] == known[1]
+                assert float(row[2]) >= float(known[2])
+                assert float(row[3]) <= float(known[3])
+                assert float(row[5]) >= float(known[5])
+            if row:
+                before[timeframe] = row
+
+
+@given(told(), st.integers(START, START + 61 * HOUR))
+def test_however_a_truth_is_stored_every_endpoint_tells_one_story(market: Market, now: int) -> None:
+    price = market.price("BTCUSDT", now)
+    day = market.day("BTCUSDT", now)
+    for timeframe, candles in market.series["BTCUSDT"].items():
+        rows = market.klines("BTCUSDT", timeframe, now, limit=1)
+        i = int(np.searchsorted(candles.ts, now, side="right")) - 1
+        if not rows or rows[0][6] < now or i < 0:
+            continue
+        assert rows[0][8] == 0 or float(rows[0][4]) == price
+        if price is not None:
+            assert float(rows[0][3]) <= price <= float(rows[0][2])
+        traded = now - int(candles.ts[i]) >= FIRST_TRADE_MS and rows[0][8]
+        if traded and not any(find_gaps(one) for one in market.series["BTCUSDT"].values()):
+            assert float(rows[0][1]) == candles.open[i]
+    if price is not None:
+        assert float(day["lowPrice"]) <= price <= float(day["highPrice"])
+    assert shown(market, now) == shown(nothing_later(market, now), now)
+
+
+def test_minutes_that_begin_within_an_hour_do_not_begin_it() -> None:
+    minutes, hours, days = TRUTH
+    late = minutes.between(START + 5 * HOUR + 30 * MINUTE)
+    market = market_of([CandleSet((one,)) for one in (late, hours, days)], FILTERS)
+    now = START + 5 * HOUR + 45 * MINUTE
+    assert float(market.klines("BTCUSDT", "1h", now, limit=1)[0][1]) == hours.open[5]
+    assert float(market.klines("BTCUSDT", "1d", now, limit=1)[0][1]) == days.open[0]
+
+
+def test_in_a_hole_of_the_minutes_the_price_stands_though_hours_are_stored() -> None:
+    minutes, hours, _ = TRUTH
+    here = (minutes.ts < START + 330 * MINUTE) | (minutes.ts >= START + 340 * MINUTE)
+    columns = {name: getattr(minutes, name)[here] for name in ("ts", *COLUMNS)}
+    market = market_of([CandleSet((replace(minutes, **columns),)), CandleSet((hours,))], FILTERS)
+    for minute in (330, 335, 339):
+        assert market.price("BTCUSDT", START + minute * MINUTE + 30_000) == minutes.close[329]
 
 
 def nothing_later(market: Market, now: int) -> Market:
