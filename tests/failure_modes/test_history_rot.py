@@ -17,14 +17,16 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
-from research import history_files
+from research import history_files, history_manifest
 from research.candles import Candles, utc_ms
 from research.errors import Busy, CandlebookError, CorruptHistory, HistoryMissing
 from research.history import History
@@ -129,6 +131,32 @@ def test_without_any_check_flipped_bits_are_read_as_prices(tmp_path: Path) -> No
         except (OSError, pa.ArrowException):
             continue
     assert wrong > 10
+
+
+def test_without_any_check_a_truncated_file_is_read_as_fewer_rows(tmp_path: Path) -> None:
+    # The negative control of truncation: a plain text file ends wherever it ends.
+    path = tmp_path / "plain.csv"
+    days(0, 31).frame().to_csv(path)
+    raw, fewer = path.read_bytes(), 0
+    for length in np.random.default_rng(7).integers(100, len(raw) - 100, 50):
+        path.write_bytes(raw[:length])
+        fewer += 0 < len(pd.read_csv(path)) < 31
+    assert fewer > 40
+
+
+def test_a_manifest_without_its_own_hash_would_lie(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The negative control of the flips in manifests: other ranges, names and counts are believed.
+    true = history.manifest("binance", "BTCUSDT", "1d")
+    path = folder_of(history) / "manifest.json"
+    raw, lies = path.read_bytes(), 0
+    monkeypatch.setattr(history_manifest, "_content_hash", lambda _: ANY)
+    for bit in np.random.default_rng(7).integers(8 * len(raw), size=200):
+        path.write_bytes(flipped(raw, int(bit)))
+        with suppress(CandlebookError):
+            lies += history.manifest("binance", "BTCUSDT", "1d") != true
+    assert lies > 20
 
 
 def remove(path: Path) -> None:
@@ -298,13 +326,16 @@ FORKER = """
 import json, os, signal, sys
 sys.path[:0] = sys.argv[1:3]
 from test_history_rot import days
+from research import history_files
 from research.history import History
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are gone at once
 for line in sys.stdin:
-    root, said, first, step = json.loads(line)
+    root, said, first, step, careless = json.loads(line)
     if pid := os.fork():
         print(pid, flush=True)
         continue
+    if careless:  # writes over the month that is in place, before the manifest names it
+        history_files._hidden_name = lambda entry: f"{entry.month}.parquet"
     with open(said, "w", buffering=1) as file:
         for day in range(first, 5000, step):
             History(root).append("binance", days(day, 1), f"writer {first}")
@@ -337,7 +368,7 @@ class Writer:
         return [int(line) for line in lines[:-1]]
 
 
-StartWriter = Callable[[History, int, int], Writer]
+StartWriter = Callable[..., Writer]
 
 
 @pytest.fixture
@@ -354,9 +385,10 @@ def start(tmp_path: Path) -> Iterator[StartWriter]:
     assert forker.stdout is not None
     alive: list[Writer] = []
 
-    def begin(history: History, first: int, step: int) -> Writer:
+    def begin(history: History, first: int, step: int, careless: bool = False) -> Writer:
         said = tmp_path / f"said {len(alive)}"
-        forker.stdin.write(json.dumps([str(history.root), str(said), first, step]) + "\n")
+        asked = [str(history.root), str(said), first, step, careless]
+        forker.stdin.write(json.dumps(asked) + "\n")
         forker.stdin.flush()
         alive.append(Writer(int(forker.stdout.readline()), said))
         return alive[-1]
@@ -389,6 +421,24 @@ def test_two_hundred_kills_leave_a_readable_store_that_lost_nothing_it_had_store
     history.append("binance", days(0, kept + 1), "test")
     assert temporaries(history) == []
     assert history.verify() == []
+
+
+def test_a_writer_that_writes_in_place_is_caught_by_the_same_kills(
+    tmp_path: Path, start: StartWriter
+) -> None:
+    # The negative control: without the hidden files and the one rename, a kill ruins the store.
+    history = History(tmp_path / "history")
+    history.append("binance", days(0, 1), "test")
+    rng = np.random.default_rng(5)
+
+    def kill_until_unreadable() -> None:
+        for _ in range(200):
+            writer = start(history, len(read(history)), 1, careless=True)
+            time.sleep(0.02 + rng.random() * 0.08)
+            writer.kill()
+
+    with pytest.raises(CorruptHistory, match="SHA-256"):
+        kill_until_unreadable()
 
 
 def test_two_writers_at_once_lose_nothing_and_a_reader_sees_only_whole_states(

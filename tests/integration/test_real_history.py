@@ -17,6 +17,7 @@ from research.errors import GapNotAccepted
 from research.history import History
 from research.history_import import import_file
 from research.known_gaps import accept_known_gaps, load_known_gaps
+from research.resampling import resample
 from research.strategy import Strategy, Targets, param
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,6 +156,44 @@ def test_the_switch_of_the_archive_to_microseconds_leaves_no_seam(
     assert (info.rows, info.gaps) == (2880, ())
 
 
+@pytest.mark.parametrize(
+    ("day", "rows", "last_open", "last_close"),
+    [
+        # Cut short by the outage: this candle closed at 00:28:14.788.
+        ("2018-02-08", 29, "2018-02-08T00:28", 7784.02),
+        ("2023-03-24", 1360, "2023-03-24T23:59", 27454.47),
+    ],
+)
+def test_the_days_of_an_outage_are_read_value_by_value(
+    shared: Path, tmp_path: Path, day: str, rows: int, last_open: str, last_close: float
+) -> None:
+    history = History(tmp_path / "history")
+    file = shared / "raw" / "binance_csv" / f"BTCUSDT-1m-{day}.csv"
+    import_file(history, file)
+    stored = history.read("binance", "BTCUSDT", "1m")
+    columns = (stored.ts, *(getattr(stored, name) for name in COLUMNS))
+    wanted = by_hand(file, microseconds=False)
+    assert list(zip(*(column.tolist() for column in columns), strict=True)) == wanted
+    assert len(stored) == rows
+    assert (int(stored.ts[-1]), float(stored.close[-1])) == (utc_ms(last_open), last_close)
+
+
+def test_the_minutes_around_the_outage_make_up_the_exchange_s_own_hours(
+    shared: Path, tmp_path: Path, hours: History
+) -> None:
+    """12:00 has 40 minutes, none of them with a trade, and is a bar; 13:00 has none and is not."""
+    history = History(tmp_path / "minutes")
+    import_file(history, shared / "raw" / "binance_csv" / "BTCUSDT-1m-2023-03-24.csv")
+    minutes = history.read("binance", "BTCUSDT", "1m")
+    made = resample(minutes, "1h")
+    noon = minutes.between(NOON, NOON + HOUR)
+    assert (len(noon), noon.volume.max()) == (40, 0.0)
+    day = utc_ms("2023-03-24")
+    own = hours.read("binance", "BTCUSDT", "1h", day, day + 24 * HOUR)
+    assert len(made) == 23
+    assert made.digest() == own.digest()
+
+
 def test_an_archive_file_with_a_header_row_is_read_whole(shared: Path, tmp_path: Path) -> None:
     history = History(tmp_path / "history")
     file = shared / "raw" / "binance_csv" / "AVAXUSDT-1m-2026-07-head.csv"
@@ -162,4 +201,5 @@ def test_an_archive_file_with_a_header_row_is_read_whole(shared: Path, tmp_path:
     stored = history.read("binance", "AVAXUSDT", "1m")
     wanted = by_hand(file, microseconds=False)
     assert (len(stored), len(wanted)) == (2999, 2999)
-    assert stored.close.tolist() == [row[4] for row in wanted]
+    columns = (stored.ts, *(getattr(stored, name) for name in COLUMNS))
+    assert list(zip(*(column.tolist() for column in columns), strict=True)) == wanted
