@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,14 @@ import ccxt
 import numpy as np
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
 
 from live.replay import API_KEY, API_SECRET, FAULTS, Fault, ReplayExchange
 from live.replay.control import set_clock
 from live.replay.faults import STATUS_FAULTS
 from research.account import Filters
 from research.candles import COLUMNS, Candles, CandleSet, utc_ms
-from research.errors import ExchangeUnreachable
+from research.errors import ExchangeUnreachable, UnknownNameError
 from research.exchange import MarketData
 from research.history import History
 from research.synthetic import synthetic_candles
@@ -291,6 +293,23 @@ def test_wrong_questions_get_the_exchange_s_own_errors(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
+def test_what_is_about_every_symbol_weighs_more(exchange: ReplayExchange) -> None:
+    used = 0
+    for path, query, weight in (
+        ("ping", {}, 1),
+        ("klines", {"symbol": "BTCUSDT", "interval": "1h"}, 2),
+        ("ticker/price", {"symbol": "BTCUSDT"}, 2),
+        ("ticker/price", {"symbols": '["BTCUSDT"]'}, 4),
+        ("ticker/price", {}, 4),
+        ("ticker/24hr", {"symbols": '["BTCUSDT"]'}, 2),
+        ("ticker/24hr", {}, 80),
+        ("exchangeInfo", {}, 20),
+    ):
+        now = int(get(exchange, path, **query).headers["X-MBX-USED-WEIGHT-1M"])
+        assert now - used == weight or now == weight, path  # a new minute counts anew
+        used = now
+
+
 def test_requests_are_weighed_and_too_many_are_refused_and_then_banned() -> None:
     with ReplayExchange([CANDLES], FILTERS, NOW, weight_limit=30) as exchange:
         second = int(time.time()) % 60
@@ -417,6 +436,92 @@ def test_a_fault_comes_after_so_many_requests_and_lasts_for_so_many(
     assert statuses("BTCUSDT") == [200, 503, 503, 200, 200]
 
 
+def test_a_fault_of_one_symbol_leaves_the_others_alone(exchange: ReplayExchange) -> None:
+    exchange.inject(Fault("halted", symbol="ETHUSDT"))
+    listed = get(exchange, "exchangeInfo").json()["symbols"]
+    assert [one["status"] for one in listed] == ["TRADING", "BREAK"]
+    exchange.clear_faults()
+    exchange.inject(Fault("status_503", symbol="ETHUSDT"))
+    assert get(exchange, "time").status_code == 200, "it is about no symbol"
+    assert get(exchange, "ticker/price", symbol="BTCUSDT").status_code == 200
+    assert get(exchange, "ticker/price").status_code == 503, "it is about them all"
+    assert get(exchange, "ticker/price", symbols='["BTCUSDT","ETHUSDT"]').status_code == 503
+
+
+def test_a_halted_symbol_s_candles_stop_while_time_goes_on(exchange: ReplayExchange) -> None:
+    exchange.inject(Fault("halted"))
+    query = {"symbol": "BTCUSDT", "interval": "1h"}
+    before = get(exchange, "klines", **query).json()
+    assert before[-1][0] == START + 1_198 * HOUR
+    exchange.clock.set(NOW + 20 * HOUR)
+    assert get(exchange, "klines", **query).json() == before
+    old = get(exchange, "klines", **query, startTime=START, endTime=START + 3 * HOUR).json()
+    assert [row[0] for row in old] == [START + i * HOUR for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault("gap", "klinez"), Fault("gap", symbol="NOPEUSDT"), Fault("hang", "orders")]
+)
+def test_a_fault_that_could_never_hit_is_refused_by_name(
+    exchange: ReplayExchange, fault: Fault
+) -> None:
+    with pytest.raises(UnknownNameError, match=fault.endpoint or fault.symbol):
+        exchange.inject(fault)
+    assert exchange.faults() == []
+
+
+def test_a_fault_that_has_hit_as_often_as_it_should_is_off(exchange: ReplayExchange) -> None:
+    exchange.inject(Fault("status_503", "ping", after=1, times=2))
+    for _ in range(2):
+        get(exchange, "ping")
+        assert len(exchange.faults()) == 1
+    get(exchange, "ping")
+    assert exchange.faults() == []
+
+
+# Connections
+
+
+def test_a_closed_exchange_answers_nothing_and_leaves_no_thread() -> None:
+    before = threading.active_count()
+    exchange = ReplayExchange([CANDLES], FILTERS, NOW)
+    exchange.start()
+    with requests.Session() as kept:
+        kept.mount("http://", HTTPAdapter(max_retries=0))
+        assert kept.get(f"{exchange.url}/api/v3/ping", timeout=5).status_code == 200
+        links = []
+        for kind, endpoint in (("hang", "time"), ("drip", "klines")):
+            exchange.inject(Fault(kind, endpoint))
+            link = socket.create_connection(("127.0.0.1", urlsplit(exchange.url).port or 0), 5)
+            link.sendall(f"GET /api/v3/{endpoint} HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n".encode())
+            links.append(link)
+        while len(exchange.requests) < 3:
+            time.sleep(0.01)
+        began = time.monotonic()
+        exchange.close()
+        assert time.monotonic() - began < 3
+        with pytest.raises(requests.ConnectionError):
+            kept.get(f"{exchange.url}/api/v3/ping", timeout=5)
+        for link in links:
+            while link.recv(65_536):
+                pass
+            link.close()
+    assert threading.active_count() == before
+
+
+def test_an_answer_on_a_kept_connection_does_not_wait_for_the_network(
+    exchange: ReplayExchange,
+) -> None:
+    with requests.Session() as kept:
+        took = []
+        for _ in range(30):
+            began = time.monotonic()
+            kept.get(f"{exchange.url}/api/v3/ping", timeout=5)
+            took.append(time.monotonic() - began)
+    # Headers and body in two packets cost 40 ms of delayed acknowledgement each time.
+    assert sorted(took)[10] < 0.03
+
+
 # The control path
 
 
@@ -445,6 +550,9 @@ def test_the_clock_and_the_faults_are_controlled_over_http(exchange: ReplayExcha
         ("POST", "clock", [1], 400),
         ("POST", "faults", {"kind": "nope"}, 400),
         ("POST", "faults", {}, 400),
+        ("POST", "faults", {"kind": ["gap"]}, 400),
+        ("POST", "faults", {"kind": "gap", "endpoint": "klinez"}, 400),
+        ("POST", "faults", {"kind": "gap", "symbol": "NOPEUSDT"}, 400),
         ("GET", "elsewhere", None, 404),
     ],
 )
