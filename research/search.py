@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,7 @@ from research.backtesting import (
 from research.candles import Candles, CandleSet, utc_ms
 from research.errors import InputError, ParameterError
 from research.indicators import Bank
+from research.kept_rows import KeptRows, kept_rows, sweep_digest
 from research.metrics import METRICS, Metrics
 from research.rows import Row, course_of, figures_of_rows
 from research.strategy import Strategy, bounded
@@ -51,15 +53,19 @@ def sweep(
     *,
     trade_from: str | int | None = None,
     progress: bool | None = None,
+    resume: str | Path | None = None,
     **grid: Iterable[float],
 ) -> Sweep:
     """Run every combination of ``grid`` (parameter=values); returns a Sweep.
 
     Combinations that break a rule between parameters (``fast < slow``) are left out and counted in
-    ``skipped``. ``progress`` None shows a bar on a terminal or in a notebook only.
+    ``skipped``. ``progress`` None shows a bar on a terminal or in a notebook only. ``resume`` is a
+    folder that keeps finished rows: the same sweep, killed or interrupted, goes on from there and
+    ends with the same frame.
 
     Raises ParameterError for an unknown parameter, a value out of bounds, an empty grid,
-    InputError for what is no class of strategies, and what ``backtest`` raises for the candles.
+    InputError for what is no class of strategies and for a folder that is another sweep's, and what
+    ``backtest`` raises for the candles.
     """
     candles = as_candle_set(candles)
     _require_class(strategy)
@@ -75,7 +81,12 @@ def sweep(
             expected="at least one combination that the strategy allows",
         )
     bars = sum(len(one) for one in candles)
-    rows = _rows(chosen, _tiled(chosen, values, bars), candles, account, start, progress)
+    kept = None
+    if resume is not None:
+        digest = sweep_digest(strategy, values, candles, account, start)
+        kept = kept_rows(Path(resume), digest)
+    work = _Work(tuple(chosen), candles, account, start, kept)
+    rows = _rows(work, _tiled(chosen, values, bars), progress)
     index = pd.MultiIndex.from_tuples(
         [tuple(one.parameters()[name] for name in values) for one in chosen], names=list(values)
     )
@@ -211,34 +222,48 @@ def _combinations(
             continue
 
 
-def _rows(
-    strategies: Sequence[Strategy],
-    order: Sequence[int],
-    candles: CandleSet,
-    account: Account,
-    start: int | None,
-    progress: bool | None,
-) -> list[Row]:
-    """Every row, in the order of ``strategies``; computed in ``order``, on every core."""
-    workers = min(os.cpu_count() or 1, max(1, len(order) // ROWS_A_WORKER))
-    size = min(LARGEST_CHUNK, -(-len(order) // workers))
-    chunks = [order[first : first + size] for first in range(0, len(order), size)]
-    course, bank = course_of(candles, start), Bank(BANK_BYTES)
-    rows: dict[int, Row] = {}
-    with (
-        tqdm(
-            total=len(order), desc="sweep", unit="run", disable=_silent(progress), leave=False
-        ) as bar,
-        ThreadPoolExecutor(workers, thread_name_prefix="sweep") as pool,
-    ):
+@dataclass(frozen=True)
+class _Work:
+    """What the rows of a sweep are computed from, and where they are kept."""
 
-        def work(chunk: Sequence[int]) -> list[Row]:
-            chosen = [strategies[i] for i in chunk]
-            return figures_of_rows(chosen, course, account, bank, bar.update)
+    strategies: tuple[Strategy, ...]
+    candles: CandleSet
+    account: Account
+    start: int | None
+    kept: KeptRows | None
 
-        for chunk, found in zip(chunks, pool.map(work, chunks), strict=True):
+
+def _rows(work: _Work, order: Sequence[int], progress: bool | None) -> list[Row]:
+    """Every row, in the order of the strategies; computed in ``order``, on every core.
+
+    Each chunk is kept as soon as it is done: by a kill one loses the chunks under way.
+    """
+    rows: dict[int, Row] = {} if work.kept is None else work.kept.read()
+    left = [i for i in order if i not in rows]
+    workers = min(os.cpu_count() or 1, max(1, len(left) // ROWS_A_WORKER))
+    size = max(1, min(LARGEST_CHUNK, -(-len(left) // workers)))
+    chunks = [left[first : first + size] for first in range(0, len(left), size)]
+    course, bank = course_of(work.candles, work.start), Bank(BANK_BYTES)
+    bar = tqdm(
+        total=len(order),
+        initial=len(order) - len(left),
+        desc="sweep",
+        unit="run",
+        disable=_silent(progress),
+        leave=False,
+    )
+
+    def compute(chunk: Sequence[int]) -> list[Row]:
+        chosen = [work.strategies[i] for i in chunk]
+        found = figures_of_rows(chosen, course, work.account, bank, bar.update)
+        if work.kept is not None:
+            work.kept.keep(chunk, found)
+        return found
+
+    with bar, ThreadPoolExecutor(workers, thread_name_prefix="sweep") as pool:
+        for chunk, found in zip(chunks, pool.map(compute, chunks), strict=True):
             rows.update(zip(chunk, found, strict=True))
-    return [rows[i] for i in range(len(strategies))]
+    return [rows[i] for i in range(len(work.strategies))]
 
 
 def _tiled(
