@@ -8,6 +8,8 @@ candle appended below 30 ms.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import statistics
 import tempfile
@@ -19,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from research.account import Account
-from research.candles import COLUMNS, utc_ms
+from research.candles import COLUMNS, CandleSet, utc_ms
 from research.history import History
 from research.history_import import import_file
 from research.search import sweep
@@ -125,20 +127,43 @@ def _appends(history: History, folder: Path) -> None:
 
 
 def _cache(history: History, folder: Path) -> None:
-    """What a cache of bare columns would save of a sweep's time, which is why there is none."""
-    candles = history.load(["BTCUSDT"], "1m")
-    columns = [getattr(candles["BTCUSDT"], name) for name in COLUMNS]
-    np.save(folder / "cache.npy", np.stack(columns))
+    """What a memory-mapped cache of bare columns would save, beside the sweep that it is for.
+
+    ``checked`` hashes what it maps, as the store does with what it reads. A session loads once and
+    sweeps often; the first sweep of a process also gets its kernels ready.
+    """
+    names = [f"S{number}USDT" for number in range(10)]
+    for one in synthetic_candles(names, "1h", utc_ms("2022"), HOURS):
+        history.append("binance", one, "synthetic")
+    print(f"\n{'a memory-mapped cache':<34}{'load':>9}{'mapped':>9}{'checked':>9}", end="")
+    print(f"{'sweep':>9}{'first':>9}   (32 rows; milliseconds)")
+    for symbols, timeframe in ((["BTCUSDT"], "1m"), (names, "1h")):
+        candles, files = history.load(symbols, timeframe), []
+        for one in candles:
+            files.append(folder / f"{one.symbol}.npy")
+            np.save(files[-1], np.stack([getattr(one, name) for name in COLUMNS]))
+        calls: dict[str, Callable[[], object]] = {
+            "load": functools.partial(history.load, symbols, timeframe),
+            "mapped": functools.partial(_mapped, files, checked=False),
+            "checked": functools.partial(_mapped, files, checked=True),
+            "sweep": functools.partial(_sweep, candles),
+        }
+        first = timed(calls["sweep"])
+        medians = [statistics.median(timed(call) for _ in range(5)) for call in calls.values()]
+        bars = f"{len(symbols)} x {len(candles.series[0]):,} bars"
+        print(f"{bars:<34}" + "".join(f"{one:>9.1f}" for one in (*medians, first)))
+
+
+def _mapped(files: list[Path], checked: bool) -> list[object]:
+    columns = [np.load(file, mmap_mode="r") for file in files]
+    if checked:
+        return [hashlib.sha256(one.data).hexdigest() for one in columns]
+    return [one.sum() for one in columns]
+
+
+def _sweep(candles: CandleSet) -> object:
     account = Account(filters=None, limits=None)
-    swept = timed(lambda: sweep(SmaCrossover, candles, account, fast=range(5, 37), slow=[100]))
-    read = statistics.median(timed(lambda: history.load(["BTCUSDT"], "1m")) for _ in range(5))
-    mapped = statistics.median(
-        timed(lambda: np.load(folder / "cache.npy", mmap_mode="r").sum()) for _ in range(5)
-    )
-    print(
-        f"a memory-mapped cache would save {read - mapped:.0f} ms of a sweep's {swept:,.0f} ms: "
-        f"{(read - mapped) / swept:.1%} (32 rows, {MINUTES:,} minutes)"
-    )
+    return sweep(SmaCrossover, candles, account, progress=False, fast=range(5, 37), slow=[100])
 
 
 if __name__ == "__main__":
