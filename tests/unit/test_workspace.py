@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,13 @@ def test_what_is_not_stored_is_missing_or_made_up(
 def test_made_up_candles_never_stand_in_for_some_that_are_missing(project: Path) -> None:
     with pytest.raises(HistoryMissing, match="XRPUSDT"):
         rs.load_or_synthetic(["BTCUSDT", "XRPUSDT"], "1h")
+
+
+def test_every_name_of_the_facade_is_the_one_of_its_module() -> None:
+    homes = {name: module for module, names in rs._HOME.items() for name in names}
+    assert sorted(homes) == sorted(rs.__all__)
+    for name, module in homes.items():
+        assert getattr(rs, name) is getattr(importlib.import_module(module), name), name
+    assert rs.resample.__module__ == "research.resampling"
+    with pytest.raises(AttributeError, match="no attribute 'resampled'"):
+        _ = rs.resampled
