@@ -117,6 +117,14 @@ def test_a_level_is_met_when_a_walk_millisecond_by_millisecond_meets_it(
         assert begin < found <= end
 
 
+def test_an_open_that_is_left_at_once_has_traded() -> None:
+    candles = minutes_of([Bar(START, 100.0, 110.0, 90.0, 105.0, 9.0)])
+    # At the first second the walk is at 99.5 already.
+    assert reached(candles, START, START + MINUTE, 99.8, rising=True) == START + FIRST_TRADE_MS
+    assert reached(candles, START + 1_000, START + MINUTE, 99.8, rising=True) == START + 29_800
+    assert reached(candles, START, START + MINUTE, 110.1, rising=True) is None
+
+
 def test_nothing_is_met_where_nothing_is_stored() -> None:
     assert reached(HOURS["BTCUSDT"].rows(0, 0), START, START + HOUR, 1.0, rising=True) is None
 
@@ -225,6 +233,17 @@ def test_minutes_that_begin_within_an_hour_do_not_begin_it() -> None:
     now = START + 5 * HOUR + 45 * MINUTE
     assert float(market.klines("BTCUSDT", "1h", now, limit=1)[0][1]) == hours.open[5]
     assert float(market.klines("BTCUSDT", "1d", now, limit=1)[0][1]) == days.open[0]
+
+
+def test_where_minutes_end_within_an_hour_it_goes_on_by_its_own_walk() -> None:
+    minutes, hours, _ = TRUTH
+    early = minutes.between(None, START + 5 * HOUR + 30 * MINUTE)
+    market = market_of([CandleSet((one,)) for one in (early, hours)], FILTERS)
+    row = market.klines("BTCUSDT", "1h", START + 6 * HOUR - 1, limit=1)[0]
+    half = early.rows(len(early) - 30, len(early))
+    assert float(row[5]) == pytest.approx(half.volume.sum() + hours.volume[5] / 2, rel=1e-3)
+    assert float(row[1]) == hours.open[5]
+    assert float(row[4]) == pytest.approx(hours.close[5], rel=1e-5)
 
 
 def test_in_a_hole_of_the_minutes_the_price_stands_though_hours_are_stored() -> None:

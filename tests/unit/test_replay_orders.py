@@ -177,6 +177,10 @@ def test_a_stop_whose_limit_is_jumped_over_rests_and_one_that_must_not_expires()
         assert (waiting["status"], waiting["isWorking"]) == (first, True)
         assert waiting["workingTime"] == times[1] + 1_000, "the first trade after the jump"
         assert book.find(order(orderId=2), times[2] + MINUTE)["status"] == last
+        book = Book(market)
+        book.place(order(type="MARKET", quantity="0.1"), times[0] + 2_000)
+        book.place(stop, times[0] + 2_000)
+        assert book.find(order(orderId=2), times[2] + MINUTE)["status"] == last, "in one look"
 
 
 def _candles(times: list[int], opens: list[float], closes: list[float]) -> Candles:
