@@ -19,6 +19,8 @@ from live.cli.output import moment
 from research.errors import InputError, ParameterError, SettingsError, UnknownNameError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from research.account import Account
     from research.backtesting import Backtest
     from research.candles import CandleSet
@@ -83,10 +85,16 @@ class Job:
             chosen = self.strategy(**self.parameters)
         return backtest(chosen, self.candles, self.account, trade_from=self.trade_from, name=name)
 
-    def sweep(self, grid: dict[str, tuple[int | float, ...]], metric: str) -> Sweep:
+    def sweep(
+        self,
+        grid: dict[str, tuple[int | float, ...]],
+        metric: str,
+        resume: Path | None = None,
+    ) -> Sweep:
         """Every combination of ``grid``; the parameters that are not in it stay as they are.
 
-        Raises ParameterError where there is no such ``metric`` to rank them by, before any runs.
+        ``resume`` is the folder that keeps finished rows. Raises ParameterError where there is no
+        such ``metric`` to rank them by, before any runs.
         """
         from research.account import did_you_mean
         from research.metrics import METRICS
@@ -103,7 +111,10 @@ class Job:
         fixed = {name: (value,) for name, value in self.parameters.items() if name not in grid}
         values: dict[str, Any] = {**grid, **fixed}
         return sweep(
-            self.strategy, self.candles, self.account, trade_from=self.trade_from, **values
+            *(self.strategy, self.candles, self.account),
+            trade_from=self.trade_from,
+            resume=resume,
+            **values,
         )
 
 

@@ -78,6 +78,11 @@ def grid_options(command: Command) -> Command:
     "--top", type=click.IntRange(1), default=10, show_default=True, help="How many to show."
 )
 @click.option("--csv", type=OUT_FILE, help="Write every combination to this file.")
+@click.option(
+    "--resume",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder that keeps finished rows: the same sweep goes on from there.",
+)
 @json_option
 @pass_project
 def sweep(project: Project, as_json: bool, **given: Any) -> None:
@@ -86,12 +91,13 @@ def sweep(project: Project, as_json: bool, **given: Any) -> None:
     Each row equals its single backtest. STRATEGY is named as for `candlebook backtest`.
     """
     grid, metric, top, csv = (given.pop(name) for name in ("grid", "metric", "top", "csv"))
+    resume = given.pop("resume")
     if not grid:
         raise InputError(
             "nothing to vary", field="--grid", remedy="Name values: --grid fast=5:60:5."
         )
     job = prepare(project, Asked(**given))
-    found = job.sweep(grid, metric)
+    found = job.sweep(grid, metric, resume)
     best = found.best(metric)
     if csv is not None:
         from research.durable import write_whole

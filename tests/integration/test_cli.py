@@ -355,3 +355,13 @@ def test_help_loads_nothing_that_it_does_not_need() -> None:
 
 def test_the_probe_of_what_is_loaded_would_see_it(home: Path) -> None:
     assert loaded(HEAVY, "history", "show") != "[]"
+
+
+def test_a_sweep_that_is_resumed_shows_the_same(home: Path, tmp_path: Path) -> None:
+    asked = ("sweep", "sma_crossover", "--grid", "fast=5,10", "--grid", "slow=20,40")
+    kept = ("--resume", str(tmp_path / "rows"))
+    assert document(*asked, *kept) == document(*asked, *kept) == document(*asked)
+    assert list((tmp_path / "rows").glob("rows-*.npy"))
+    refused = candlebook(*asked[:4], "--grid", "slow=50", *kept)
+    assert refused.exit_code == 2
+    assert "another sweep" in refused.stderr
