@@ -85,23 +85,26 @@ def test_bars_that_are_not_covered_whole_are_left_out_and_gaps_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("timeframe", "error"),
+    ("finer", "timeframe", "error"),
     [
-        ("1m", ParameterError),
-        ("30m", ParameterError),
-        ("2h", None),
-        ("1w", UnknownNameError),
+        ("1h", "1m", ParameterError),
+        ("1h", "30m", ParameterError),
+        ("1h", "1h", ParameterError),
+        ("3m", "5m", ParameterError),
+        ("8h", "12h", ParameterError),
+        ("1h", "2h", None),
+        ("1h", "1w", UnknownNameError),
     ],
 )
 def test_only_a_longer_whole_multiple_is_made(
-    timeframe: str, error: type[Exception] | None
+    finer: str, timeframe: str, error: type[Exception] | None
 ) -> None:
-    hours = synthetic_candles(("AAAUSDT",), "1h", START, 10)["AAAUSDT"]
+    candles = synthetic_candles(("AAAUSDT",), finer, START, 10)["AAAUSDT"]
     if error is None:
-        assert len(resample(hours, timeframe)) == 5
+        assert len(resample(candles, timeframe)) == 5
         return
     with pytest.raises(error, match="timeframe"):
-        resample(hours, timeframe)
+        resample(candles, timeframe)
 
 
 def test_candles_that_are_not_sound_are_refused() -> None:
