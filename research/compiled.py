@@ -46,7 +46,8 @@ def _parts(module: ModuleType) -> Iterator[str]:
     """What a kernel can take from a module, in words: its functions, constants, field names."""
     for name, value in sorted(vars(module).items()):
         if isinstance(value, FunctionType) and value.__module__ == module.__name__:
-            yield f"{name} {value.__defaults__} {_words(value.__code__)}"
+            defaults = [_word(one) for one in value.__defaults__ or ()]
+            yield f"{name} {defaults} {_words(value.__code__)}"
         elif isinstance(value, (bool, int, float, str)) and not name.startswith("__"):
             yield f"{name} {value!r}"
         elif isinstance(value, type) and hasattr(value, "_fields"):
@@ -54,8 +55,17 @@ def _parts(module: ModuleType) -> Iterator[str]:
 
 
 def _words(code: CodeType) -> str:
-    constants = [_words(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    constants = [_word(one) for one in code.co_consts]
     return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"
+
+
+def _word(value: object) -> str:
+    """The same in every process: no address of a function, no order of a set."""
+    if isinstance(value, FunctionType):
+        return _words(value.__code__)
+    if isinstance(value, CodeType):
+        return _words(value)
+    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
 
 
 def compile_kernel(kernel: Callable[..., Any], modules: tuple[ModuleType, ...]) -> Any:

@@ -196,6 +196,29 @@ def test_the_compiled_code_lies_below_numbas_cache_folder_where_that_is_set(
     assert cache_folder(engine.KERNEL_MODULES).parent == tmp_path
 
 
+def test_every_process_finds_the_code_that_another_one_compiled(tmp_path: Path) -> None:
+    # An address, or the order of a set, in the name would make each process compile anew.
+    code = (
+        "from research import compiled, rows\n"
+        "def odd(found=lambda: None): return found() in {'a', 'b', 'c', 'd', 'e'}\n"
+        "rows.odd, odd.__module__ = odd, rows.__name__\n"
+        "print(compiled.cache_folder(rows.ROW_MODULES).name)"
+    )
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2", "3")
+    ]
+    assert found[0].startswith("kernels-")
+    assert len(set(found)) == 1
+
+
 def test_threads_that_compile_at_once_keep_to_the_cache_folder(tmp_path: Path) -> None:
     code = (
         "import threading\n"
