@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -309,6 +310,8 @@ def _exchange(
     artefact: Artefact, settings: Settings, first_slot: int, over_http: bool
 ) -> Iterator[Callable[[int], None]]:
     """What the runs of a replay ask; yields what moves its clock (UTC milliseconds)."""
+    # What another replay exchange once said, with its faults, is no part of this replay.
+    shutil.rmtree(settings.data_dir / "replays" / "history", ignore_errors=True)
     if over_http:
         from live.replay import ReplayExchange
 

@@ -7,18 +7,20 @@ other one that shares the folder: asking on during a ban makes it longer.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from research.durable import write_whole
 from research.errors import ExchangeRefused
 
 __all__ = ["Cooldown", "CooldownFile"]
 
-# Binance's longest ban is three days; a time beyond it is a clock that was set back.
+# Binance's longest ban is three days.
 LONGEST_MS = 3 * 86_400_000
+LOCK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,20 @@ class CooldownFile:
                 field=str(self.path),
                 remedy="It remembers a ban. Delete it once you know that none holds.",
             ) from err
-        return found if now < found.until <= now + LONGEST_MS else None
+        # Beyond the longest ban it was written by a clock that has been set back since.
+        until = min(found.until, now + LONGEST_MS)
+        return Cooldown(until, found.said) if now < until else None
 
     def impose(self, cooldown: Cooldown, now: int) -> None:
-        """Remember ``cooldown`` unless a longer one is remembered already."""
+        """Remember ``cooldown`` unless a longer one is remembered already.
+
+        Where it cannot be written in time, this process keeps to it all the same.
+        """
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.path}.lock"):
-            known = self.read(now)
-            if known is None or known.until < cooldown.until:
-                write_whole(self.path, json.dumps(asdict(cooldown)) + "\n")
+        with suppress(OSError, Timeout):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self.path}.lock").acquire(timeout=LOCK_SECONDS):
+                known = self.read(now)
+                if known is None or known.until < cooldown.until:
+                    write_whole(self.path, json.dumps(asdict(cooldown)) + "\n")

@@ -19,7 +19,7 @@ import numpy as np
 from research.account import Filters
 from research.answers import DayStatistics, Listing
 from research.binance import Binance
-from research.candles import DAY, Candles, find_gaps, iso, timeframe_ms, utc_ms
+from research.candles import COLUMNS, DAY, Candles, find_gaps, iso, timeframe_ms, utc_ms
 from research.errors import CandlesRejected, ExchangeError, ExchangeRefused, UnknownNameError
 from research.klines import REJECTED
 from research.listing_cache import ListingCache
@@ -35,6 +35,8 @@ _SYMBOL = re.compile(r"[A-Z0-9]{2,30}")
 LEAP = 0.2
 # How far the server's clock may be from the date of the very answer that tells it.
 CLOCK_TOLERANCE_MS = 60_000
+# A candle is final once a later one shows, or this long after its close.
+SETTLING_MS = 2_000
 
 
 class Source(Protocol):
@@ -146,9 +148,10 @@ class MarketData:
         while reached < stop:
             candles = self._page(*named, start, stop, now)
             _require_continued(candles, known, start)
+            self._require_same_market(candles, known, now)
             if self._is_odd(candles, known, (start, stop), now):
                 self._require_confirmed(candles, known, (start, stop), now)
-            closed = candles.closed_by(now).between(reached)
+            closed = _settled(candles, now).between(reached)
             if len(closed):
                 yield closed
             # A page that brings nothing new is the exchange's word that nothing follows; a short
@@ -181,7 +184,40 @@ class MarketData:
         last_closed = min(span[1] - 1, now - bar) // bar * bar
         begins_late = _last(known) < 0 and int(candles.ts[0]) > span[0]
         ends_early = len(candles) < self._source.page and int(candles.ts[-1]) < last_closed
-        return bool(begins_late or ends_early or find_gaps(candles) or _leaps(candles))
+        leaps = _leaps(_seen_first(candles, known))
+        return bool(begins_late or ends_early or find_gaps(candles) or leaps)
+
+    def _require_same_market(self, candles: Candles, known: Candles | None, now: int) -> None:
+        """Candles that come again are those of the same market, a restated one among them or not.
+
+        None has moved far, and where all have, those of the last 24 hours lie in their range.
+        """
+        if known is None or not len(known) or not len(candles):
+            return
+        known = known.between(None, int(candles.ts[-1]) + 1)
+        again = candles.close[np.searchsorted(candles.ts, known.ts)]
+        where = f"{candles.symbol} {candles.timeframe} from {iso(int(known.ts[0]))}"
+        if (np.abs(again / known.close - 1.0) > LEAP).any():
+            raise CandlesRejected(
+                "candles came again with quite other prices",
+                field=where,
+                value=again.tolist(),
+                expected=f"closes about {known.close.tolist()}",
+                remedy=REJECTED,
+            )
+        recent = known.ts > now - DAY + candles.bar_ms
+        if len(known) < 2 or (again == known.close).any() or not recent.any():
+            return
+        day = self.day_statistics(candles.symbol, max_age_s=0)
+        low, high = float(again[recent].min()), float(again[recent].max())
+        if day.open_time is not None and not day.bears_out(low, high):
+            raise CandlesRejected(
+                "every candle came again with another price",
+                field=where,
+                value=f"{low} .. {high}",
+                expected=f"prices of the last 24 hours, {day.low} to {day.high}",
+                remedy=REJECTED,
+            )
 
     def _require_confirmed(
         self, candles: Candles, known: Candles | None, span: tuple[int, int], now: int
@@ -196,13 +232,16 @@ class MarketData:
                 remedy=REJECTED,
             )
         since = max(_last(known), now - DAY + candles.bar_ms)
-        recent = [i for i in _leaps(candles) if candles.ts[i] > since]
+        seen = _seen_first(candles, known)
+        # A candle that others leave behind may be the wrong one itself.
+        around = {i for leap in _leaps(seen) for i in (leap - 1, leap)}
+        recent = [i for i in sorted(around) if seen.ts[i] > since]
         day = self.day_statistics(candles.symbol, max_age_s=0) if recent else None
         for i in recent:
-            low, high = float(candles.low[i]), float(candles.high[i])
+            low, high = float(seen.low[i]), float(seen.high[i])
             if day and day.open_time is not None and not day.bears_out(low, high):
                 raise CandlesRejected(
-                    field=f"{where} at {iso(int(candles.ts[i]))}, low and high",
+                    field=f"{where} at {iso(int(seen.ts[i]))}, low and high",
                     value=f"{low} .. {high}",
                     expected=f"prices of the last 24 hours, {day.low} to {day.high}",
                     remedy=REJECTED,
@@ -275,6 +314,27 @@ class MarketData:
     def filters(self, symbols: Sequence[str], max_age_s: float = 0.0) -> dict[str, Filters]:
         """Lot step, tick and minima of each symbol; see ``listings``."""
         return {name: one.filters for name, one in self.listings(symbols, max_age_s).items()}
+
+
+def _seen_first(candles: Candles, known: Candles | None) -> Candles:
+    """``candles`` with the values that were seen first, where some were."""
+    if known is None or not len(known) or not len(candles):
+        return candles
+    known = known.between(None, int(candles.ts[-1]) + 1)
+    at = np.searchsorted(candles.ts, known.ts)
+    columns = [np.array(getattr(candles, name)) for name in COLUMNS]
+    for name, column in zip(COLUMNS, columns, strict=True):
+        column[at] = getattr(known, name)
+    return Candles(candles.symbol, candles.timeframe, candles.ts, *columns)
+
+
+def _settled(candles: Candles, now: int) -> Candles:
+    """The closed ones; not the last of all while it is fresh: it may lag behind the clock."""
+    closed = candles.closed_by(now)
+    shown_later = len(closed) < len(candles)
+    if len(closed) and not shown_later and int(closed.ts[-1]) + closed.bar_ms > now - SETTLING_MS:
+        return closed.rows(0, len(closed) - 1)
+    return closed
 
 
 def _leaps(candles: Candles) -> list[int]:

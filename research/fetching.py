@@ -53,9 +53,15 @@ def top_up(
     Only candles that had closed at ``now`` (the exchange's clock) are stored. Raises ExchangeError,
     CandlesRejected; pages before the error stay stored.
     """
-    for start, end in lacking(manifest_of(history, series), *span):
-        stored = _stored(history, series, start, end)
-        address = (series.symbol, series.timeframe, start, end)
+    manifest, bar_ms = manifest_of(history, series), timeframe_ms(series.timeframe)
+    last = -1 if manifest is None else manifest.months[-1].last
+    for start, end in lacking(manifest, *span):
+        # With its neighbours, against which its first and last candle are judged. What another
+        # process has stored since is not asked for.
+        first, stop = start - bar_ms, min(end + bar_ms, max(span[1], end))
+        stored = _stored(history, series, first, min(stop, last + 1))
+        begin = start if stored is None else min(start, int(stored.ts[0]))
+        address = (series.symbol, series.timeframe, begin, stop)
         for page in market.closed_candles(*address, stored, now):
             closed = page.closed_by(now)
             if len(closed):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class ListingCache:
             return None  # written by another version
 
     def write(self, listings: dict[str, Listing], now: int) -> None:
-        """Keep ``listings`` in place of what was there."""
+        """Keep ``listings`` in place of what was there; where that cannot be, nothing is kept."""
         if self.path is None:
             return
         listed = {
@@ -54,7 +55,8 @@ class ListingCache:
             for symbol, one in listings.items()
         }
         document = {"asked_at": now, "sha256": _hash(now, listed), "listings": listed}
-        write_whole(self.path, json.dumps(document, indent=1) + "\n")
+        with suppress(OSError):  # the answer is good, kept or not
+            write_whole(self.path, json.dumps(document, indent=1) + "\n")
 
     def _stored(self) -> dict[str, Any]:
         if self.path is None:

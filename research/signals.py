@@ -61,4 +61,4 @@ def kept_between(enter: Flags, leave: Flags) -> Floats:
 def reach(distance: Floats, scale: Floats | float) -> Floats:
     """Confidence that grows with a distance: half of 100 where it is as large as ``scale``."""
     size: Floats = np.maximum(distance, 0.0)
-    return 100.0 * (size / (size + scale))
+    return 100.0 * (size / np.maximum(size + scale, np.finfo(np.float64).tiny))

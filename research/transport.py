@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ Question = Callable[[Any], Any]
 
 _BASE_URL = re.compile(r"https?://[^/@?#\s]+")
 _ATTEMPTS = 4
+# How often one question may be asked again after a wait that the exchange asked for.
+_WAITS = 3
 # Binance counts the weight of a minute's questions; this much of it may be used up.
 WEIGHT_LIMIT = 6_000
 WEIGHT_SHARE = 0.8
@@ -118,27 +121,33 @@ class Transport:
     def date_ms(self) -> int | None:
         """The last answer's HTTP date, UTC milliseconds, whole seconds; None where it had none."""
         try:
-            return int(parsedate_to_datetime(self._heard[-1].date or "").timestamp() * 1000)
-        except (IndexError, ValueError):
+            date = parsedate_to_datetime(self._heard[-1].date or "")
+            zoned = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+            return int(zoned.timestamp() * 1000)
+        except (IndexError, ValueError, OverflowError):
             return None
 
     def ask(self, question: Question) -> Any:
-        """What ``question`` (of a ccxt exchange) answers, retried where that may help."""
+        """What ``question`` (of a ccxt exchange) answers, retried where that may help.
+
+        All of it, waits among it, takes at most ``deadline_s`` and ``patience_s`` together.
+        """
         self.open()  # importing ccxt is no fault of the exchange: before the clock starts
-        patience = self.patience_s
-        while True:
+        give_up = time.monotonic() + self.deadline_s + self.patience_s
+        for _ in range(_WAITS):
             wait = self._silence()
-            if 0 < wait <= patience:
-                if self._on_wait is not None:
+            if 0 < wait <= give_up - time.monotonic():
+                if self._on_wait is not None and wait > self.deadline_s:
                     self._on_wait(wait, self._silent_why)
                 time.sleep(wait)
-                patience -= wait
             try:
-                return self._with_retries(question)
+                return self._with_retries(question, give_up)
             except _Retryable as failure:
-                waited_for = failure.wait_s is not None and failure.wait_s <= patience
-                if not waited_for:
+                left = give_up - time.monotonic()
+                if failure.wait_s is None or failure.wait_s > left:
                     raise failure.error from failure.__cause__
+                last = failure
+        raise last.error from last.__cause__
 
     def probe(self, question: Question, timeout_s: float) -> Any:
         """What one attempt at ``question`` answers within ``timeout_s``. Raises ExchangeError."""
@@ -172,12 +181,13 @@ class Transport:
             self._ccxt, self._heard = exchange, heard
         return self._ccxt
 
-    def _with_retries(self, question: Question) -> Any:
-        deadline = time.monotonic() + self.deadline_s
+    def _with_retries(self, question: Question, give_up: float) -> Any:
+        started = time.monotonic()
+        deadline = min(started + self.deadline_s, give_up)
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_Retryable),
+            retry=tenacity.retry_if_exception(_is_passing),
             stop=tenacity.stop_after_attempt(_ATTEMPTS)
-            | tenacity.stop_before_delay(self.deadline_s),
+            | tenacity.stop_before_delay(max(deadline - started, 0.001)),
             wait=_pause,
             reraise=True,
         )
@@ -202,6 +212,11 @@ class Transport:
         except _Overrun:
             # The abandoned worker keeps this connection: the next attempt opens its own.
             self._ccxt = None
+            if self._heard and self._heard[-1].status in (418, 429):
+                # The ban was told, whatever became of the rest of the answer.
+                raise self._rate_limited(
+                    f"status {self._heard[-1].status}", self._heard[-1]
+                ) from None
             raise ExchangeUnreachable(
                 f"no whole answer within {self.deadline_s:g} s",
                 field=self.host,
@@ -264,6 +279,8 @@ class Transport:
         limited = isinstance(err, ccxt.DDoSProtection | ccxt.RateLimitExceeded)
         if heard.status in (418, 429) or (limited and heard.status < 500):
             return self._rate_limited(said, heard)
+        if heard.status >= 500 and heard.retry_after is not None:
+            return self._rate_limited(said, heard)
         if heard.status >= 500:
             return _Retryable(
                 ExchangeRefused(said, field=self.host, remedy="Ask again in a few minutes.")
@@ -287,13 +304,21 @@ class Transport:
 
 
 def _asked_wait(said: str, heard: _Heard) -> float:
-    """Seconds for which a refusal asks: its header, else its text, else what is customary."""
-    if heard.retry_after is not None and re.fullmatch(r"[0-9]{1,7}", heard.retry_after):
-        return max(float(heard.retry_after), 1.0)
+    """Seconds for which a refusal asks, at least one: by header or text, whichever is longer, else
+    what is customary."""
+    asked = []
+    header = heard.retry_after or ""
+    if re.fullmatch(r"[0-9]{1,7}", header):
+        asked.append(float(header))
+    elif header:
+        try:
+            asked.append(parsedate_to_datetime(header).timestamp() - time.time())
+        except (ValueError, OverflowError):
+            asked.append(UNTIMED_WAIT_S.get(heard.status, 60.0))
     until = re.search(r"banned until ([0-9]{13})", said)
     if until is not None:
-        return max(int(until.group(1)) / 1000 - time.time(), 1.0)
-    return UNTIMED_WAIT_S.get(heard.status, 60.0)
+        asked.append(int(until.group(1)) / 1000 - time.time())
+    return max(max(asked, default=UNTIMED_WAIT_S.get(heard.status, 60.0)), 1.0)
 
 
 class _Overrun(Exception):
@@ -345,10 +370,12 @@ class _Bounded:
             yield chunk
 
 
+def _is_passing(failure: BaseException) -> bool:
+    """Whether to ask again at once: not where the exchange has asked to wait."""
+    return isinstance(failure, _Retryable) and failure.wait_s is None
+
+
 def _pause(state: tenacity.RetryCallState) -> float:
-    failure = state.outcome.exception() if state.outcome is not None else None
-    if isinstance(failure, _Retryable) and failure.wait_s is not None:
-        return failure.wait_s
     return min(0.2 * 2.0 ** (state.attempt_number - 1), 2.0)
 
 

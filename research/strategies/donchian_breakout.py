@@ -45,10 +45,10 @@ class DonchianBreakout(Strategy):
         close = candles.close
         ready = ~(np.isnan(top) | np.isnan(bottom))
         up, down = ready & (close > top), ready & (close < bottom)
-        beyond = np.where(up, close - top, np.where(down, bottom - close, 0.0)) / close
+        beyond = np.where(up, close - top, np.where(down, bottom - close, 0.0))
         return Targets(
             target=kept_between(up, down),
-            confidence=reach(beyond, 0.01),
+            confidence=reach(beyond, 0.01 * close),
             reason=np.where(ready, np.where(up, 1, np.where(down, 2, 3)), 0),
         )
 

@@ -84,7 +84,7 @@ def test_every_shipped_strategy_trades_on_paper_as_in_the_backtest(
     # Sixty days less the hour of the outage.
     assert parity.compared["marks"] == 60 * 24 - 1
     assert parity.compared["signals"] == 3 * (60 * 24 - 1)
-    assert parity.compared["fills"] > 20
+    assert parity.compared["fills"] > (20 if name != "BuyAndHold" else 0)
     assert dump(ledger) == dump(once)
     # The account's own backtest, asked for in the ordinary way, says the same.
     plain = backtest(

@@ -199,7 +199,7 @@ def _scenario(world: World, folder: Path, ledger: Ledger, fault: Fault, operatio
 
 def _act(world: World, folder: Path, ledger: Ledger, operation: str) -> tuple[str, str, float, int]:
     """What came of one operation under the fault; and how many questions had been answered."""
-    before = len(world.exchange.requests)
+    world.exchange.requests.clear()
     started = time.monotonic()
     error, waiting = "", ""
     try:
@@ -211,7 +211,8 @@ def _act(world: World, folder: Path, ledger: Ledger, operation: str) -> tuple[st
     except CandlebookError as err:
         error = type(err).__name__
     seconds = time.monotonic() - started
-    asked = len(world.exchange.requests) - before
+    # A question that is asked again has no deadline of its own.
+    asked = len({(path, *sorted(query.items())) for _, path, query in world.exchange.requests})
     if error:
         return REFUSED, error, seconds, asked
     return _quiet_end(world, folder, operation, waiting), waiting, seconds, asked

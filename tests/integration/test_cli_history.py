@@ -281,7 +281,7 @@ def test_fetch_stores_closed_candles_and_goes_on_where_it_stopped(
     exchange.clear_faults()
     exchange.requests.clear()
     (row,) = document(*fetch)["series"]
-    assert asked(exchange) == [START + 995 * HOUR]  # the last five again, and on
+    assert asked(exchange) == [START + 994 * HOUR]  # the last five again, and on
     assert (row["rows_added"], row["rows"]) == (499, 1_499)
     assert row["last"] == iso(START + 1_498 * HOUR)
     stored = History(new_home / "data/history").read("binance", "BTCUSDT", "1h")
@@ -345,7 +345,7 @@ def test_a_symbol_whose_candles_are_refused_does_not_stop_the_others(
 ) -> None:
     both = synthetic_candles(["BTCUSDT", "ETHUSDT"], "1h", START, 100)
     filters = dict.fromkeys(both.symbols, Filters())
-    with ReplayExchange([both], filters, START + 100 * HOUR) as server:
+    with ReplayExchange([both], filters, START + 100 * HOUR + 5_000) as server:
         monkeypatch.setenv("CANDLEBOOK_EXCHANGE_URL", server.url)
         server.inject(Fault("nan", symbol="BTCUSDT"))
         fetch = ("history", "fetch", "BTCUSDT", "ETHUSDT", "--since", "2023-03-20")

@@ -75,9 +75,14 @@ def test_pages_join_to_the_whole_series_without_the_forming_candle(exchange: Exc
     assert {query["limit"] for query in klines} == {"1000"}
 
 
-def test_a_candle_counts_from_the_millisecond_in_which_it_has_closed(exchange: Exchange) -> None:
+def test_a_candle_counts_once_a_later_one_shows_or_two_seconds_after_its_close(
+    exchange: Exchange,
+) -> None:
     edge = START + BARS * HOUR
-    for now, last in ((edge - 1, BARS - 2), (edge, BARS - 1)):
+    cases = ((edge - 1, BARS - 2, False), (edge, BARS - 2, False), (edge + 1, BARS - 1, True))
+    lagging = ((edge + 1_999, BARS - 2, False), (edge + 2_000, BARS - 1, False))
+    for now, last, shows_later in cases + lagging:
+        exchange.absent = set() if shows_later else {BARS}
         exchange.faults["time"] = [answer(json.dumps({"serverTime": now}))]
         exchange.date = now
         pages = market(exchange).closed_candles("BTCUSDT", "1h", edge - 5 * HOUR)
@@ -117,6 +122,37 @@ def moved(candles: Candles, i: int, factor: float) -> Candles:
     columns["high"][i] *= factor
     columns["close"][i] = columns["high"][i]
     return Candles(candles.symbol, candles.timeframe, candles.ts, **columns)
+
+
+def scaled(candles: Candles, factor: float, first: int = 0) -> Candles:
+    """The prices from candle ``first`` on, multiplied: another market, sound in itself."""
+    columns = {name: np.array(getattr(candles, name)) for name in COLUMNS}
+    for name in ("open", "high", "low", "close"):
+        columns[name][first:] *= factor
+    return Candles(candles.symbol, candles.timeframe, candles.ts, **columns)
+
+
+@pytest.mark.parametrize("factor", [10.0, 0.05, 1.1])
+def test_another_market_under_the_name_of_a_stored_one_is_refused(
+    exchange: Exchange, factor: float
+) -> None:
+    true = exchange.candles
+    stored, low, high = true.rows(2_490, 2_495), true.low[-24:].min(), true.high[-24:].max()
+    exchange.candles = scaled(true, factor)
+    exchange.faults["ticker/24hr"] = [day(exchange, float(low), float(high))] * 3
+    pages = market(exchange).closed_candles("BTCUSDT", "1h", START + 2_490 * HOUR, stored=stored)
+    with pytest.raises(CandlesRejected, match="came again with"):
+        list(pages)
+
+
+def test_a_leap_is_measured_against_what_was_stored(exchange: Exchange) -> None:
+    true = exchange.candles
+    stored, low, high = true.rows(2_490, 2_495), true.low[-24:].min(), true.high[-24:].max()
+    exchange.candles = scaled(true, 3.0, first=2_495)
+    exchange.faults["ticker/24hr"] = [day(exchange, float(low), float(high))] * 3
+    pages = market(exchange).closed_candles("BTCUSDT", "1h", START + 2_490 * HOUR, stored=stored)
+    with pytest.raises(CandlesRejected, match="prices of the last 24 hours"):
+        list(pages)
 
 
 def kept(candles: Candles, positions: list[int]) -> Candles:

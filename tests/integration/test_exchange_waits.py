@@ -9,9 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from research.cooldown import LONGEST_MS, Cooldown, CooldownFile
 from research.errors import ExchangeRefused, ExchangeUnreachable
@@ -100,6 +103,66 @@ def test_patience_outwaits_what_the_exchange_asks_for(exchange: Exchange) -> Non
     assert "429" in why
 
 
+def test_a_ban_is_kept_to_although_the_rest_of_the_answer_never_came(
+    exchange: Exchange, tmp_path: Path
+) -> None:
+    def banned(handler: Any) -> None:
+        handler.send_response(418)
+        handler.send_header("Retry-After", "120")
+        handler.send_header("Content-Length", "100")
+        handler.end_headers()
+        exchange.closing.wait(3)
+
+    exchange.faults["time"] = [banned]
+    data = MarketData(base_url=exchange.url, deadline_s=0.5, memory=tmp_path)
+    with pytest.raises(ExchangeRefused, match="Wait 120 s"):
+        data.server_time()
+    assert asked_elsewhere(exchange, tmp_path).startswith("ExchangeRefused")
+    assert len(exchange.asked) == 1
+
+
+def test_a_ban_longer_than_any_is_kept_to(exchange: Exchange, tmp_path: Path) -> None:
+    exchange.faults["time"] = [answer("{}", 418, Retry_After="999999")]
+    with pytest.raises(ExchangeRefused):
+        market(exchange, tmp_path).server_time()
+    assert asked_elsewhere(exchange, tmp_path).startswith("ExchangeRefused")
+
+
+def test_a_memory_that_somebody_else_holds_does_not_hold_up_an_answer(
+    exchange: Exchange, tmp_path: Path
+) -> None:
+    data = MarketData(base_url=exchange.url, deadline_s=0.5, memory=tmp_path)
+    path = data.transport.file("cooldown")
+    assert path is not None
+    exchange.faults["time"] = [answer("{}", 429, Retry_After="60")]
+    begun = time.monotonic()
+    with FileLock(f"{path}.lock"), pytest.raises(ExchangeRefused):
+        data.server_time()
+    assert time.monotonic() - begun < 3.0
+    with pytest.raises(ExchangeRefused, match="asked to wait"):
+        data.server_time()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_date_to_ask_again_at_is_kept_to_whatever_the_status(
+    exchange: Exchange, status: int
+) -> None:
+    later = formatdate(time.time() + 90, usegmt=True)
+    exchange.faults["time"] = [answer("{}", status, Retry_After=later)]
+    with pytest.raises(ExchangeRefused, match=r"Wait (8[89]|90) s"):
+        market(exchange, None).server_time()
+    assert len(exchange.asked) == 1
+
+
+def test_waits_and_attempts_share_one_budget(exchange: Exchange) -> None:
+    exchange.faults["time"] = [answer("{}", 429, Retry_After="1")] * 100
+    begun = time.monotonic()
+    with pytest.raises(ExchangeRefused):
+        MarketData(base_url=exchange.url, deadline_s=1.0, patience_s=2.5).server_time()
+    assert time.monotonic() - begun < 4.0
+    assert len(exchange.asked) <= 4
+
+
 def test_an_endless_limit_of_no_seconds_still_ends(exchange: Exchange) -> None:
     exchange.faults["time"] = [answer("{}", 429, Retry_After="0")] * 100
     begun = time.monotonic()
@@ -182,7 +245,10 @@ def test_a_cooldown_is_never_shortened_and_ends(tmp_path: Path) -> None:
     memory.impose(Cooldown(now + 30_000, "short"), now)
     assert memory.read(now + 59_999) == Cooldown(now + 60_000, "long")
     assert memory.read(now + 60_000) is None
-    assert memory.read(now - LONGEST_MS) is None, "a clock that was set back does not lock out"
+    back = now - 2 * LONGEST_MS
+    set_back = memory.read(back)
+    assert set_back is not None
+    assert set_back.until == back + LONGEST_MS, "a clock that was set back does not lift a ban"
     assert CooldownFile(None).read(now) is None
 
 
