@@ -48,6 +48,6 @@ class MacdTrend(Strategy):
         ready, wanted = ~np.isnan(trigger), above(line, trigger)
         return Targets(
             target=np.where(ready, wanted, np.nan),
-            confidence=reach(np.abs(histogram) / candles.close, 0.001),
+            confidence=reach(np.abs(histogram), 0.001 * candles.close),
             reason=np.where(ready, np.where(wanted > 0.0, 1, 2), 0),
         )

@@ -54,7 +54,7 @@ def test_it_serves_the_store_until_it_is_stopped(home: Path, tmp_path: Path) -> 
             patch.setenv("CANDLEBOOK_EXCHANGE_URL", url)
             (row,) = document(*fetch)["series"]
         stored = History(home / "data/history").read("binance", "ETHUSDT", "1h")
-        assert stored.digest() == made()["ETHUSDT"].closed_by(LAST_CLOSE - 48 * HOUR).digest()
+        assert stored.digest() == made()["ETHUSDT"].closed_by(LAST_CLOSE - 49 * HOUR).digest()
         assert row["rows_added"] == len(stored)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -176,6 +176,6 @@ def test_candles_that_come_again_with_other_values_are_told_in_the_report(
         exchange.inject(Fault("restated", symbol="ETHUSDT", times=1, row=1))
         report = run_slot("trend", slot + HOUR, "replay", settings)
         ((symbol, revision),) = report.restated
-        assert (symbol, revision.ts) == ("ETHUSDT", slot - 4 * HOUR)
+        assert (symbol, revision.ts) == ("ETHUSDT", slot - 5 * HOUR)
         assert "came again with other values" in repr(report)
         assert report.parity.equal
