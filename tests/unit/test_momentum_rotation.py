@@ -370,6 +370,19 @@ def test_the_stronger_of_two_is_held_and_the_floor_keeps_both_out() -> None:
     np.testing.assert_allclose([first.confidence[4], second.confidence[4]], 100 * 0.5 / 0.51)
 
 
+def test_of_many_equals_the_first_of_the_set_are_held() -> None:
+    rises = np.arange(60) * 7 % 3  # 0, 1 or 2, each twenty times
+    series = [
+        candles_of(f"{s:02}USDT", START + HOUR * np.arange(2), np.array([1.0, 1.0 + rises[s]]))
+        for s in range(len(rises))
+    ]
+    strategy = MomentumRotation(lookback=1, top=30, rebalance_every=1)
+    made = compute_targets(strategy, CandleSet(tuple(series)))
+    twos, ones = np.flatnonzero(rises == 2), np.flatnonzero(rises == 1)
+    held = [s for s, one in enumerate(made) if one.target[-1] > 0.0]
+    assert held == sorted([*twos, *ones[:10]])
+
+
 def test_it_decides_at_closes_that_are_multiples_of_its_interval_and_keeps_between() -> None:
     close = [8.0, 9, 10, 11, 12, 13, 14]  # opens 00:00 .. 06:00, closes 01:00 .. 07:00
     strategy = MomentumRotation(lookback=3, rebalance_every=3)
