@@ -124,7 +124,7 @@ def plan_of(
     """
     strategy = artefact.strategy.build()
     targets = compute_targets(strategy, candles)
-    tape = tape_of(candles, targets, (), trade_from)
+    tape = tape_of(candles, targets, (), trade_from, artefact.account.volatility_bars)
     opens: Ints = tape.close_time - candles.bar_ms
     for (bar, symbol), price in first_seen.items():
         t = int(np.searchsorted(opens, bar))
@@ -362,6 +362,8 @@ def _open_forming(session: Session, plan: Plan, account: AccountRow, now: int) -
         close=None,
         present=[[True] * len(opens)],
         target=None,
+        fresh=None,
+        volatility=None,
         events=None,
     )
     return _do_open(session, plan, len(plan.opens), row, opens, now)

@@ -48,6 +48,7 @@ __all__ = [
     "complaints",
     "did_you_mean",
     "dotted",
+    "require_stop_to_size_by",
 ]
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -213,6 +214,9 @@ FeeRate = Annotated[float, _Number, Field(ge=0, lt=0.1, allow_inf_nan=False)]
 SlippageBps = Annotated[float, _Number, Field(ge=0, lt=1000, allow_inf_nan=False)]
 Step = Annotated[Decimal, _Number, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[Decimal, _Number, Field(ge=0, allow_inf_nan=False)]
+# A year of minutes is 525,600; the largest count is far past any use, and far below overflow.
+Count = Annotated[int, _Number, Field(ge=1, le=10_000_000)]
+Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9]{1,20}$")]
 
 
 class Frozen(BaseModel):
@@ -257,6 +261,12 @@ class Frozen(BaseModel):
                 for one in complaints(err, cls)
             ]
         )
+
+
+def _hash_of(value: BaseModel) -> int:
+    """The hash of a frozen value, some of whose fields are mappings."""
+    fields = [getattr(value, name) for name in type(value).model_fields]
+    return hash(tuple(frozenset(f.items()) if isinstance(f, dict) else f for f in fields))
 
 
 class TradingHours(Frozen):
@@ -306,6 +316,16 @@ class Limits(Frozen):
     drawdown limit may trip the kill switch by itself; a person may always trip it. ``on_trip``:
     ``hold`` keeps open positions under their exits and stops, ``flatten`` sells them at the next
     open.
+
+    The rest is off where it is None. ``min_fresh_bars``: candles without a hole that a symbol needs
+    before an entry. ``cooldown_minutes``: no entry into a symbol for so long after a trade of it
+    lost or a stop ended it. ``max_exposure_pct``: all positions together, of equity;
+    ``max_exposure_pct_by_symbol``: those of single symbols. ``max_orders_per_day`` and
+    ``max_daily_turnover_pct`` (value at the decision, of the day's first equity) count every order
+    and stop since 00:00 UTC, and hold back entries only. ``price_collar_pct``: how far from the
+    last close an entry may fill. ``risk_per_trade_pct`` sizes a position so that its stop loses
+    that much of equity; ``target_volatility_pct`` so that its yearly volatility, over
+    ``volatility_bars`` bars, is that much of equity.
     """
 
     max_position_pct: Percent = 5.0
@@ -317,18 +337,33 @@ class Limits(Frozen):
     trading_hours: TradingHours = TradingHours()
     kill_switch_armed: bool = True
     on_trip: Literal["hold", "flatten"] = "hold"
+    min_fresh_bars: Count | None = None
+    cooldown_minutes: Count | None = None
+    max_exposure_pct: Percent | None = None
+    max_exposure_pct_by_symbol: dict[Symbol, Percent] | None = None
+    max_orders_per_day: Count | None = None
+    max_daily_turnover_pct: Positive | None = None
+    price_collar_pct: Percent | None = None
+    risk_per_trade_pct: Percent | None = None
+    target_volatility_pct: Positive | None = None
+    volatility_bars: Annotated[int, _Number, Field(ge=2, le=100_000)] = 168
+
+    def __hash__(self) -> int:
+        return _hash_of(self)
 
 
 class Stops(Frozen):
     """Protective exits, in percent of the average entry price (trailing: of the highest high).
 
     None switches a stop off. Stop-loss and trailing exits pay slippage; a take-profit is a limit
-    order and does not.
+    order and does not. ``time_stop_minutes``: a position is sold at the open after the close at
+    which so much time has passed since its entry was decided.
     """
 
     stop_loss_pct: PartPercent | None = None
     take_profit_pct: Positive | None = None
     trailing_stop_pct: PartPercent | None = None
+    time_stop_minutes: Count | None = None
 
 
 class Filters(Frozen):
@@ -363,6 +398,14 @@ class Filters(Frozen):
         return self.lot_step.as_integer_ratio()
 
 
+def require_stop_to_size_by(limits: Limits | None, stops: Stops) -> None:
+    """Raises ValueError where positions are sized by a stop that there is not."""
+    if limits is None or limits.risk_per_trade_pct is None:
+        return
+    if stops.stop_loss_pct is None and stops.trailing_stop_pct is None:
+        raise ValueError("a stop_loss_pct or trailing_stop_pct, which risk_per_trade_pct sizes by")
+
+
 class Account(Frozen):
     """One account: what it starts with, what trading costs, what it may risk.
 
@@ -377,10 +420,21 @@ class Account(Frozen):
     stops: Stops = Stops()
     filters: dict[str, Filters] | None = None
 
+    @model_validator(mode="after")
+    def _risk_has_a_stop(self) -> Account:
+        require_stop_to_size_by(self.limits, self.stops)
+        return self
+
     def __hash__(self) -> int:
-        filters = None if self.filters is None else frozenset(self.filters.items())
-        others = [getattr(self, name) for name in type(self).model_fields if name != "filters"]
-        return hash((*others, filters))
+        return _hash_of(self)
+
+    @property
+    def volatility_bars(self) -> int:
+        """Over how many bars the limits want to know volatility; 0 where they don't."""
+        limits = self.limits
+        return (
+            0 if limits is None or limits.target_volatility_pct is None else limits.volatility_bars
+        )
 
     def filters_for(self, symbol: str) -> Filters:
         """The filters of one symbol. Raises UnknownNameError where the snapshot lacks it."""

@@ -5,7 +5,7 @@ this source compiled by numba, paper trading runs it as plain Python, and both g
 A step has two phases, and paper trading commits each on its own:
 
 1. open:  orders decided at the last close fill at this bar's open, sells before buys, with
-          slippage and fee; a buy shrinks to what cash can pay.
+          slippage and fee; a buy shrinks to what cash can pay, and ends at a price too far off.
 2. close: stops act within the bar (a gap through the stop fills at the open); the account is
           marked; the kill switch and the gate have their say; targets that *changed* become
           orders for the next open, sells before buys.
@@ -32,14 +32,20 @@ from research.risk import (
     CASH,
     EXPIRED,
     OK,
+    REDUCE_ONLY,
+    TIME_STOP_DUE,
     Rules,
     account_refusal,
     affordable_lots,
+    collar_refusal,
     daily_loss_reached,
     drawdown_reached,
     entry_refusal,
     exchange_refusal,
+    pace_refusal,
     quantity_of,
+    room_for,
+    waiting_refusal,
     wanted_lots,
 )
 from research.state import (
@@ -48,6 +54,7 @@ from research.state import (
     FLATTEN,
     STOP_LOSS,
     TAKE_PROFIT,
+    TIME_STOP,
     TRAILING_STOP,
     Log,
     State,
@@ -55,7 +62,7 @@ from research.state import (
     copied,
     new_log,
 )
-from research.tape import KILLED, REDUCE_ONLY, RESET, TRIPPED_AFTER, Tape
+from research.tape import EXPIRED_THEN, KILLED, REDUCING, RESET, TRIPPED_AFTER, Tape
 
 __all__ = ["INTERPRETED_BARS", "KERNEL_MODULES", "close_phase", "fold", "open_phase", "step"]
 
@@ -90,8 +97,9 @@ def open_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: in
                 lots = -pending
             else:
                 price = tape.open[t][s] * (1.0 + rules.slippage)
-                lots = affordable_lots(cash, pending, price, rules, s)
-                if lots < pending:
+                code = collar_refusal(tape.open[t][s], state.last[s], rules)
+                lots = affordable_lots(cash, pending, price, rules, s) if code == OK else 0
+                if code == OK and lots < pending:
                     code = CASH
                     if exchange_refusal(lots, price, rules, s) != OK:
                         lots = 0
@@ -99,10 +107,10 @@ def open_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: in
             fee = notional * rules.fee_rate
             if selling:
                 cash = cash + (notional - fee)
-                _reduce(state, s, lots)
+                _reduce(state, s, lots, notional - fee, False)
             elif lots > 0:
                 cash = cash - (notional + fee)
-                _enlarge(state, s, lots, price)
+                _enlarge(state, s, lots, price, notional + fee)
             log.fill_lots[row][s] = -lots if selling else lots
             log.fill_price[row][s] = price
             log.fill_fee[row][s] = fee
@@ -120,6 +128,8 @@ def close_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: i
     Writes row ``row`` of the log; the sequences of ``state`` are changed in place.
     """
     close_time = tape.close_time[t]
+    if close_time // DAY != state.day:
+        begin_day(state)
     cash = _run_stops(state, tape, t, rules, log, row)
     equity = _mark(state, cash, tape, t, rules)
     peak = max(state.peak, equity)
@@ -141,10 +151,13 @@ def close_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: i
         _cancel_entries(state, log, row)
 
     refusal = account_refusal(tripped, close_time, day_lost, equity, peak, rules)
-    if refusal == OK and event & REDUCE_ONLY != 0:
-        refusal = EXPIRED
+    if refusal == OK and event & (EXPIRED_THEN | REDUCING) != 0:
+        refusal = EXPIRED if event & EXPIRED_THEN != 0 else REDUCE_ONLY
+    for s in range(len(state.lots)):
+        if state.cool_until[s] < 0:
+            state.cool_until[s] = close_time + rules.cooldown
     _decide_exits(state, equity, tape, t, rules, log, row)
-    _decide_entries(state, equity, refusal, tape, t, rules, log, row)
+    _decide_entries(state, equity, day_base, refusal, tape, t, rules, log, row)
 
     trips_itself = rules.armed and not tripped and drawdown_reached(equity, peak, rules)
     if trips_itself:
@@ -187,7 +200,9 @@ def _run_stops(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: in
         notional = quantity_of(lots, rules, s) * price
         fee = notional * rules.fee_rate
         cash = cash + (notional - fee)
-        _reduce(state, s, lots)
+        _reduce(state, s, lots, notional - fee, True)
+        state.day_orders[s] = state.day_orders[s] + 1
+        state.day_value[s] = state.day_value[s] + notional
         log.stop_lots[row][s] = -lots
         log.stop_price[row][s] = price
         log.stop_fee[row][s] = fee
@@ -209,28 +224,43 @@ def _mark(state: State, cash: float, tape: Tape, t: int, rules: Rules) -> float:
 def _decide_exits(
     state: State, equity: float, tape: Tape, t: int, rules: Rules, log: Log, row: int
 ) -> None:
-    """A target that fell sells down to it; a target of zero sells whatever is still held."""
+    """A target that fell sells down to it; a target of zero sells whatever is still held, and so
+    does a position whose time is over."""
     for s in range(len(state.lots)):
-        target = tape.target[t][s]
-        if not tape.present[t][s] or math.isnan(target) or target > state.acted[s]:
+        target, price = tape.target[t][s], tape.close[t][s]
+        if not tape.present[t][s]:
             continue
-        if target < state.acted[s]:
+        falls = not math.isnan(target) and target < state.acted[s]
+        if falls:
             log.action[row][s] = -1
-        elif target > 0.0 or state.lots[s] == 0:
-            continue
-        state.acted[s] = target
-        price = tape.close[t][s]
-        kept = wanted_lots(target, equity, price, rules, s) if target > 0.0 else 0
+            state.acted[s] = target
+        kept, intent = state.lots[s], EXIT
+        if time_is_over(state, s, tape.close_time[t], rules):
+            kept, intent = 0, TIME_STOP
+        elif target == 0.0 and state.acted[s] == 0.0:
+            kept = 0
+        elif falls:
+            others = _value_of_others(state, s, rules)
+            room, _ = room_for(equity, others, tape.volatility[t][s], rules, s)
+            kept = wanted_lots(target, equity, room, price, rules, s)
         lots = state.lots[s] - kept
         if lots > 0:
             code = exchange_refusal(lots, price, rules, s)
             log.code[row][s] = code
             if code == OK:
-                _order(state, s, -lots, EXIT, tape.close_time[t], log, row)
+                _order(state, s, -lots, intent, tape.close_time[t], rules, log, row)
 
 
 def _decide_entries(
-    state: State, equity: float, refusal: int, tape: Tape, t: int, rules: Rules, log: Log, row: int
+    state: State,
+    equity: float,
+    day_base: float,
+    refusal: int,
+    tape: Tape,
+    t: int,
+    rules: Rules,
+    log: Log,
+    row: int,
 ) -> None:
     """A target that rose buys up to it, unless refused; either way it is used up."""
     for s in range(len(state.lots)):
@@ -241,13 +271,54 @@ def _decide_entries(
         state.acted[s] = target
         code = refusal
         if code == OK:
-            price = tape.close[t][s]
-            lots = wanted_lots(target, equity, price, rules, s) - state.lots[s]
-            is_new = state.lots[s] + state.pending[s] == 0
-            code = entry_refusal(lots, price, is_new, _positions(state), rules, s)
+            code, lots = _entry(state, equity, day_base, tape, t, rules, s)
             if code == OK:
-                _order(state, s, lots, ENTRY, tape.close_time[t], log, row)
+                _order(state, s, lots, ENTRY, tape.close_time[t], rules, log, row)
         log.code[row][s] = code
+
+
+def _entry(
+    state: State, equity: float, day_base: float, tape: Tape, t: int, rules: Rules, s: int
+) -> tuple[int, int]:
+    """The gate for one entry whose target has risen: the first refusal, or OK and its lots."""
+    if state.pending[s] < 0:
+        return TIME_STOP_DUE, 0
+    target, price, held = tape.target[t][s], tape.close[t][s], state.lots[s]
+    is_new, positions = held == 0, _positions(state)
+    lots = wanted_lots(target, equity, math.inf, price, rules, s) - held
+    code = entry_refusal(lots, price, is_new, positions, rules, s)
+    if code == OK:
+        fresh = tape.fresh[t][s]
+        code = waiting_refusal(tape.close_time[t], state.cool_until[s], fresh, rules)
+    if code == OK:
+        others = _value_of_others(state, s, rules)
+        room, limit = room_for(equity, others, tape.volatility[t][s], rules, s)
+        lots = wanted_lots(target, equity, room, price, rules, s) - held
+        if entry_refusal(lots, price, is_new, positions, rules, s) != OK:
+            code = limit
+    if code == OK:
+        orders, traded = 0, 0.0
+        for one in range(len(state.lots)):
+            orders = orders + state.day_orders[one]
+            traded = traded + state.day_value[one]
+        code = pace_refusal(orders, traded, quantity_of(lots, rules, s) * price, day_base, rules)
+    return code, lots
+
+
+def _value_of_others(state: State, s: int, rules: Rules) -> float:
+    """What the other positions are worth at their last closes, once pending orders are filled."""
+    value = 0.0
+    for other in range(len(state.lots)):
+        lots = state.lots[other] + state.pending[other]
+        if other != s and lots > 0:
+            value = value + quantity_of(lots, rules, other) * state.last[other]
+    return value
+
+
+def time_is_over(state: State, s: int, close_time: int, rules: Rules) -> bool:
+    """Whether a position has been held for as long as the time stop allows."""
+    held = close_time - state.since[s]
+    return rules.time_stop > 0 and state.lots[s] > 0 and held >= rules.time_stop
 
 
 def _positions(state: State) -> int:
@@ -260,8 +331,10 @@ def _positions(state: State) -> int:
 
 
 def _order(
-    state: State, s: int, lots: int, intent: int, close_time: int, log: Log, row: int
+    state: State, s: int, lots: int, intent: int, close_time: int, rules: Rules, log: Log, row: int
 ) -> None:
+    state.day_orders[s] = state.day_orders[s] + 1
+    state.day_value[s] = state.day_value[s] + quantity_of(abs(lots), rules, s) * state.last[s]
     state.pending[s] = lots
     state.pending_since[s] = close_time
     state.pending_intent[s] = intent
@@ -292,12 +365,21 @@ def _flatten(state: State, close_time: int, rules: Rules, log: Log, row: int) ->
         if exchange_refusal(lots, state.last[s], rules, s) == OK:
             if state.pending[s] != 0 and state.pending_since[s] != close_time:
                 _cancel(state, s, log, row)
-            _order(state, s, -lots, FLATTEN, close_time, log, row)
+            _order(state, s, -lots, FLATTEN, close_time, rules, log, row)
 
 
-def _enlarge(state: State, s: int, lots: int, price: float) -> None:
+def begin_day(state: State) -> None:
+    """A new UTC day: no order and no stop has been counted yet."""
+    for s in range(len(state.lots)):
+        state.day_orders[s] = 0
+        state.day_value[s] = 0.0
+
+
+def _enlarge(state: State, s: int, lots: int, price: float, paid: float) -> None:
     held = state.lots[s]
+    state.flow[s] = state.flow[s] - paid
     if held == 0:
+        state.since[s] = state.pending_since[s]
         # (price * lots) / lots can miss price by an ulp, and the stop that follows from it.
         state.entry[s] = price
     else:
@@ -306,11 +388,16 @@ def _enlarge(state: State, s: int, lots: int, price: float) -> None:
     state.lots[s] = held + lots
 
 
-def _reduce(state: State, s: int, lots: int) -> None:
+def _reduce(state: State, s: int, lots: int, gained: float, is_stop: bool) -> None:
     state.lots[s] = state.lots[s] - lots
+    state.flow[s] = state.flow[s] + gained
     if state.lots[s] == 0:
+        if is_stop or state.pending_intent[s] == TIME_STOP or state.flow[s] < 0.0:
+            state.cool_until[s] = -1
         state.entry[s] = 0.0
         state.high[s] = 0.0
+        state.since[s] = 0
+        state.flow[s] = 0.0
 
 
 def _forget_pending(state: State, s: int) -> None:
@@ -346,6 +433,11 @@ def _handed_on(
         state.last,
         state.entry,
         state.high,
+        state.since,
+        state.flow,
+        state.cool_until,
+        state.day_orders,
+        state.day_value,
     )
 
 

@@ -1,8 +1,9 @@
 """The risk gate: pure functions that say how many lots may be traded, or why none may.
 
 An entry passes the checks in this order, and the first refusal wins: kill switch, trading hours,
-daily loss, drawdown, position count, position size. Exits never pass through it: only what the
-exchange itself would reject can hold an exit back.
+daily loss, drawdown, expiry and reduce-only, position count, position size, stale data, cooldown,
+exposure, order rate, turnover; at its fill the price collar. Exits never pass through it: only what
+the exchange itself would reject can hold an exit back.
 
 Sizes are whole lots, integers; a lot is ``lot_numerator / lot_denominator`` of base asset, so the
 quantity of a lot count is one correctly rounded division and no step is ever lost to binary
@@ -32,12 +33,16 @@ __all__ = [
     "TradingHours",
     "account_refusal",
     "affordable_lots",
+    "collar_refusal",
     "daily_loss_reached",
     "entry_refusal",
     "exchange_refusal",
     "floor_lots",
+    "pace_refusal",
     "quantity_of",
+    "room_for",
     "rules_for",
+    "waiting_refusal",
     "wanted_lots",
 ]
 
@@ -53,6 +58,16 @@ MIN_NOTIONAL: Final = 8
 MIN_TRADE_SIZE: Final = 9
 CASH: Final = 10
 EXPIRED: Final = 11
+REDUCE_ONLY: Final = 12
+STALE_DATA: Final = 13
+COOLDOWN: Final = 14
+SYMBOL_EXPOSURE: Final = 15
+GROSS_EXPOSURE: Final = 16
+VOLATILITY: Final = 17
+ORDER_RATE: Final = 18
+TURNOVER: Final = 19
+PRICE_COLLAR: Final = 20
+TIME_STOP_DUE: Final = 21
 
 # The stable reason codes: number in the engine's log -> (name in the ledger, meaning).
 CODES: Final[dict[int, tuple[str, str]]] = {
@@ -62,11 +77,21 @@ CODES: Final[dict[int, tuple[str, str]]] = {
     DAILY_LOSS: ("DAILY_LOSS", "the loss since 00:00 UTC has reached its limit"),
     DRAWDOWN: ("DRAWDOWN", "the fall from the highest equity has reached its limit"),
     EXPIRED: ("EXPIRED", "the artefact's time is over: only exits are decided"),
+    REDUCE_ONLY: ("REDUCE_ONLY", "a person has ordered that only exits are decided"),
+    TIME_STOP_DUE: ("TIME_STOP_DUE", "the position's time is over: it is sold at the next open"),
     POSITION_COUNT: ("POSITION_COUNT", "as many positions are open as the limit allows"),
     POSITION_SIZE: ("POSITION_SIZE", "the position is as large as its limit already"),
     MIN_QUANTITY: ("MIN_QUANTITY", "below the exchange's smallest quantity"),
     MIN_NOTIONAL: ("MIN_NOTIONAL", "below the exchange's smallest order value"),
     MIN_TRADE_SIZE: ("MIN_TRADE_SIZE", "below our own smallest trade, params/symbols.yaml"),
+    STALE_DATA: ("STALE_DATA", "too few candles have closed since a hole in the symbol's candles"),
+    COOLDOWN: ("COOLDOWN", "a trade of the symbol lost, or a stop ended it, too short a time ago"),
+    SYMBOL_EXPOSURE: ("SYMBOL_EXPOSURE", "the symbol's own exposure limit leaves no room for it"),
+    GROSS_EXPOSURE: ("GROSS_EXPOSURE", "all positions together leave no room for it"),
+    VOLATILITY: ("VOLATILITY", "its volatility leaves no room for it, or is not known yet"),
+    ORDER_RATE: ("ORDER_RATE", "as many orders since 00:00 UTC as the limit allows"),
+    TURNOVER: ("TURNOVER", "with it more would be traded since 00:00 UTC than the limit allows"),
+    PRICE_COLLAR: ("PRICE_COLLAR", "the open is further from the last close than the limit allows"),
     CASH: ("CASH", "cash pays for less than was ordered, fee and slippage included"),
 }
 
@@ -74,7 +99,9 @@ CODES: Final[dict[int, tuple[str, str]]] = {
 class Rules(NamedTuple):
     """An account's rules as plain numbers for the engine: fractions, minutes, lots.
 
-    An absent USD limit is infinite; an absent stop is 0. The last six hold one value a symbol.
+    An absent limit is infinite, an absent stop, pause or count of bars 0; pauses are in
+    milliseconds. Fixed-fractional sizing is a part of ``max_position``. The last seven hold one
+    value a symbol.
     """
 
     fee_rate: float
@@ -94,6 +121,15 @@ class Rules(NamedTuple):
     stop_loss: float
     take_profit: float
     trailing_stop: float
+    time_stop: int
+    min_fresh: int
+    cooldown: int
+    max_exposure: float
+    max_day_orders: float
+    max_day_turnover: float
+    collar: float
+    target_volatility: float
+    max_symbol_exposure: Any
     lot_numerator: Any
     lot_denominator: Any
     min_lots: Any
@@ -112,11 +148,12 @@ def rules_for(account: Account, symbols: Sequence[str]) -> Rules:
     filters = [account.filters_for(symbol) for symbol in symbols]
     ratios = [one.lot_ratio() for one in filters]
     gated = account.limits is not None
+    by_symbol = (limits.max_exposure_pct_by_symbol or {}) if gated else {}
     return Rules(
         fee_rate=account.fee_rate,
         slippage=account.slippage_bps / 10_000,
         gated=gated,
-        max_position=limits.max_position_pct / 100 if gated else 1.0,
+        max_position=min(limits.max_position_pct / 100, _risked(limits, stops)) if gated else 1.0,
         max_position_usd=_or(limits.max_position_usd if gated else None, math.inf),
         max_daily_loss=limits.max_daily_loss_pct / 100,
         max_daily_loss_usd=_or(limits.max_daily_loss_usd, math.inf),
@@ -130,6 +167,15 @@ def rules_for(account: Account, symbols: Sequence[str]) -> Rules:
         stop_loss=_or(stops.stop_loss_pct, 0.0) / 100,
         take_profit=_or(stops.take_profit_pct, 0.0) / 100,
         trailing_stop=_or(stops.trailing_stop_pct, 0.0) / 100,
+        time_stop=(stops.time_stop_minutes or 0) * MINUTE,
+        min_fresh=limits.min_fresh_bars or 0,
+        cooldown=(limits.cooldown_minutes or 0) * MINUTE,
+        max_exposure=_or(limits.max_exposure_pct, math.inf) / 100,
+        max_day_orders=float(_or(limits.max_orders_per_day, math.inf)),
+        max_day_turnover=_or(limits.max_daily_turnover_pct, math.inf) / 100,
+        collar=_or(limits.price_collar_pct, math.inf) / 100,
+        target_volatility=_or(limits.target_volatility_pct, math.inf) / 100,
+        max_symbol_exposure=[_or(by_symbol.get(one), math.inf) / 100 for one in symbols],
         lot_numerator=[numerator for numerator, _ in ratios],
         lot_denominator=[denominator for _, denominator in ratios],
         min_lots=[max(1, _lots_up(one.min_quantity, one.lot_step)) for one in filters],
@@ -137,6 +183,17 @@ def rules_for(account: Account, symbols: Sequence[str]) -> Rules:
         max_lots=[int(one.max_quantity / one.lot_step) for one in filters],
         min_notional=[float(one.min_notional) for one in filters],
     )
+
+
+def _risked(limits: Limits, stops: Stops) -> float:
+    """The part of equity that loses ``risk_per_trade_pct`` of it when the nearest stop is met.
+
+    Fixed fractional sizing: Vince (1990), "Portfolio Management Formulas", chapter 1.
+    """
+    distances = [one for one in (stops.stop_loss_pct, stops.trailing_stop_pct) if one is not None]
+    if limits.risk_per_trade_pct is None or not distances:
+        return math.inf
+    return limits.risk_per_trade_pct / min(distances)
 
 
 def _or(value: float | None, otherwise: float) -> float:
@@ -185,10 +242,39 @@ def _cost(lots: int, price: float, rules: Rules, s: int) -> float:
     return notional + notional * rules.fee_rate
 
 
-def wanted_lots(target: float, equity: float, price: float, rules: Rules, s: int) -> int:
-    """Lots of symbol ``s`` that a target exposure means now; caps reduce, they don't refuse."""
-    cap = min(rules.max_position * equity, rules.max_position_usd)
+def wanted_lots(
+    target: float, equity: float, room: float, price: float, rules: Rules, s: int
+) -> int:
+    """Lots of symbol ``s`` that a target exposure means now; caps reduce, they don't refuse.
+
+    ``room`` is the money that exposure and volatility leave for the symbol (infinite: all of it).
+    """
+    cap = min(rules.max_position * equity, rules.max_position_usd, room)
     return floor_lots(max(target * cap, 0.0) / price, rules, s)
+
+
+def room_for(
+    equity: float, others: float, volatility: float, rules: Rules, s: int
+) -> tuple[float, int]:
+    """The money that exposure and volatility leave for symbol ``s``, and the code of that limit.
+
+    ``others`` is the value of all other positions, ``volatility`` the symbol's own, a year (NaN:
+    not known yet). A position of ``target_volatility`` over ``volatility`` of equity moves as much
+    as that target: Moskowitz, Ooi and Pedersen (2012), "Time series momentum", section 2.4.
+    """
+    room, code = math.inf, OK
+    if not rules.gated:
+        return room, code
+    if rules.max_symbol_exposure[s] < math.inf:
+        room, code = rules.max_symbol_exposure[s] * equity, SYMBOL_EXPOSURE
+    if rules.max_exposure < math.inf and rules.max_exposure * equity - others < room:
+        room, code = rules.max_exposure * equity - others, GROSS_EXPOSURE
+    if rules.target_volatility < math.inf and volatility != 0.0:
+        # No comparison with NaN is true: a volatility that is not known leaves nothing.
+        calm = rules.target_volatility / volatility * equity
+        if not calm >= room:
+            room, code = 0.0 if math.isnan(calm) else calm, VOLATILITY
+    return room, code
 
 
 def within_hours(close_time: int, rules: Rules) -> bool:
@@ -260,4 +346,33 @@ def exchange_refusal(order_lots: int, price: float, rules: Rules, s: int) -> int
         return MIN_QUANTITY
     if quantity_of(order_lots, rules, s) * price < rules.min_notional[s]:
         return MIN_NOTIONAL
+    return OK
+
+
+def waiting_refusal(close_time: int, cool_until: int, fresh: int, rules: Rules) -> int:
+    """What time alone mends: too few candles since a hole, a pause after a loss or a stop."""
+    if not rules.gated:
+        return OK
+    if fresh < rules.min_fresh:
+        return STALE_DATA
+    if close_time < cool_until:
+        return COOLDOWN
+    return OK
+
+
+def pace_refusal(orders: int, traded: float, notional: float, day_base: float, rules: Rules) -> int:
+    """Whether one more order of ``notional`` would be too many, or too much, for this UTC day."""
+    if not rules.gated:
+        return OK
+    if orders + 1 > rules.max_day_orders:
+        return ORDER_RATE
+    if rules.max_day_turnover < math.inf and traded + notional > rules.max_day_turnover * day_base:
+        return TURNOVER
+    return OK
+
+
+def collar_refusal(price: float, last: float, rules: Rules) -> int:
+    """Whether an open is too far from the last close for an entry to be filled at it."""
+    if rules.gated and rules.collar < math.inf and abs(price - last) > rules.collar * last:
+        return PRICE_COLLAR
     return OK

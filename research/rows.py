@@ -49,9 +49,9 @@ class Course:
     places: tuple[Place, ...]
 
 
-def course_of(candles: CandleSet, start: int | None) -> Course:
+def course_of(candles: CandleSet, start: int | None, volatility_bars: int = 0) -> Course:
     """The course over ``candles`` from the close ``start`` on (UTC milliseconds; None: all)."""
-    tape, places = blank_tape(candles, (), start)
+    tape, places = blank_tape(candles, (), start, volatility_bars)
     return Course(candles, tape, tuple(places))
 
 

@@ -243,7 +243,10 @@ def _rows(work: _Work, order: Sequence[int], progress: bool | None) -> list[Row]
     workers = min(os.cpu_count() or 1, max(1, len(left) // ROWS_A_WORKER))
     size = max(1, min(LARGEST_CHUNK, -(-len(left) // workers)))
     chunks = [left[first : first + size] for first in range(0, len(left), size)]
-    course, bank = course_of(work.candles, work.start), Bank(BANK_BYTES)
+    course, bank = (
+        course_of(work.candles, work.start, work.account.volatility_bars),
+        Bank(BANK_BYTES),
+    )
     bar = tqdm(
         total=len(order),
         initial=len(order) - len(left),

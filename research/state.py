@@ -31,6 +31,7 @@ FLATTEN: Final = 3
 STOP_LOSS: Final = 4
 TRAILING_STOP: Final = 5
 TAKE_PROFIT: Final = 6
+TIME_STOP: Final = 7
 INTENTS: Final = {
     ENTRY: "entry",
     EXIT: "exit",
@@ -38,7 +39,9 @@ INTENTS: Final = {
     STOP_LOSS: "stop_loss",
     TRAILING_STOP: "trailing_stop",
     TAKE_PROFIT: "take_profit",
+    TIME_STOP: "time_stop",
 }
+# The stops that act within a bar, at a price; a time stop is decided at a close.
 STOPS: Final = frozenset(INTENTS[n] for n in (STOP_LOSS, TRAILING_STOP, TAKE_PROFIT))
 
 
@@ -47,7 +50,10 @@ class State(NamedTuple):
 
     ``pending`` are signed lots waiting for the next open, decided at ``pending_since`` (close
     time) for the reason ``pending_intent``; ``acted`` is the target last acted on; ``last`` the
-    last close; ``entry`` the average entry price and ``high`` the highest price since entry.
+    last close; ``entry`` the average entry price and ``high`` the highest price since entry;
+    ``since`` when the position's first order was decided, ``flow`` the money it took and gave so
+    far. No entry before ``cool_until`` (-1: a loss or a stop at this bar, from its close on).
+    ``day_orders`` and ``day_value`` count the orders and stops of this UTC day and their value.
     ``day_lost``: the daily loss was reached at some close of this UTC day.
     """
 
@@ -66,6 +72,11 @@ class State(NamedTuple):
     last: Any
     entry: Any
     high: Any
+    since: Any
+    flow: Any
+    cool_until: Any
+    day_orders: Any
+    day_value: Any
 
 
 class Log(NamedTuple):
@@ -133,6 +144,11 @@ def opening_state(cash: float, symbols: int) -> State:
         last=[math.nan] * symbols,
         entry=list(nothing),
         high=list(nothing),
+        since=list(zeros),
+        flow=list(nothing),
+        cool_until=list(zeros),
+        day_orders=list(zeros),
+        day_value=list(nothing),
     )
 
 

@@ -12,14 +12,18 @@ and tally are equal to the bit (tested bar by bar). Times are UTC milliseconds.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from research.candles import DAY, Ints
+from research.engine import begin_day, time_is_over
 from research.metrics import Tally
 from research.risk import Rules, daily_loss_reached, drawdown_reached, quantity_of
 from research.state import State
 from research.tape import Tape
 
 __all__ = ["find_busy", "is_restless", "quiet_stretch"]
+
+NEVER: Final = 2**62
 
 
 def find_busy(tape: Tape, busy: Ints) -> int:
@@ -105,6 +109,7 @@ def _flat_stretch(
     day = tape.close_time[stop - 1] // DAY
     day_base, day_lost = state.day_base, state.day_lost
     if day != state.day:
+        begin_day(state)
         day_base, day_lost = equity, False
     day_lost = day_lost or daily_loss_reached(equity, day_base, rules)
     for s in range(len(state.lots)):
@@ -129,6 +134,9 @@ def _held_stretch(
     while t < stop:
         if watched and _stop_is_met(state, tape, t, rules):
             break
+        close_time = tape.close_time[t]
+        if rules.time_stop > 0 and _time_is_over_somewhere(state, tape, t, rules):
+            break
         marked = cash
         for s in range(len(state.lots)):
             if state.lots[s] > 0:
@@ -137,8 +145,8 @@ def _held_stretch(
         higher = max(peak, marked)
         if may_trip and drawdown_reached(marked, higher, rules):
             break
-        close_time = tape.close_time[t]
         if close_time // DAY != day:
+            begin_day(state)
             day = close_time // DAY
             day_base = marked if close_time % DAY == 0 else equity
             day_lost = False
@@ -194,6 +202,7 @@ def _held_alone(
     goal = state.entry[0] * (1.0 + rules.take_profit) if rules.take_profit > 0.0 else math.inf
     kept = 1.0 - rules.trailing_stop if rules.trailing_stop > 0.0 else 0.0
     may_trip = rules.armed and not state.tripped
+    due = state.since[0] + rules.time_stop if rules.time_stop > 0 else NEVER
     counted, top, deepest, lowest = tally.equity, tally.peak, tally.max_drawdown, math.inf
     returns, squares, downsides = tally.sum_return, tally.sum_square, tally.sum_downside
     exposure, in_market, first = tally.exposure, tally.bars_in_market, t
@@ -201,7 +210,7 @@ def _held_alone(
         floor = max(loss, high * kept)
         if min(tape.open[t][0], tape.low[t][0]) <= floor or tape.high[t][0] >= goal:
             break
-        if tape.open[t][0] >= goal:
+        if tape.open[t][0] >= goal or tape.close_time[t] >= due:
             break
         marked = cash + quantity * tape.close[t][0]
         higher = max(peak, marked)
@@ -209,6 +218,7 @@ def _held_alone(
             break
         close_time = tape.close_time[t]
         if close_time >= next_day:
+            begin_day(state)
             day = close_time // DAY
             next_day = (day + 1) * DAY
             day_base = marked if close_time % DAY == 0 else equity
@@ -254,6 +264,14 @@ def _held_alone(
         tally.held,
     )
     return t, _marked(state, equity, peak, day, day_base, day_lost), after
+
+
+def _time_is_over_somewhere(state: State, tape: Tape, t: int, rules: Rules) -> bool:
+    """Whether some position, whose symbol is there to be sold, has been held for too long."""
+    for s in range(len(state.lots)):
+        if tape.present[t][s] and time_is_over(state, s, tape.close_time[t], rules):
+            return True
+    return False
 
 
 def _stop_is_met(state: State, tape: Tape, t: int, rules: Rules) -> bool:
@@ -314,4 +332,9 @@ def _marked(
         state.last,
         state.entry,
         state.high,
+        state.since,
+        state.flow,
+        state.cool_until,
+        state.day_orders,
+        state.day_value,
     )

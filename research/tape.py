@@ -7,6 +7,7 @@ milliseconds, arrays are ``[bar][symbol]`` in the run's fixed order of symbols.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from research.candles import CandleSet, Ints, utc_ms
+from research.candles import DAY, Candles, CandleSet, Floats, Ints, utc_ms
 from research.errors import InputError
 from research.strategy import Targets
 
@@ -29,6 +30,7 @@ __all__ = [
     "first_bar",
     "row_of",
     "tape_of",
+    "yearly_volatility",
 ]
 
 # What holds at a close beside the market, as bits: what people did to the kill switch since the
@@ -36,14 +38,17 @@ __all__ = [
 KILLED: Final = 1
 RESET: Final = 2
 TRIPPED_AFTER: Final = 4
-REDUCE_ONLY: Final = 8
+EXPIRED_THEN: Final = 8
+REDUCING: Final = 16
 
 
 class Move(StrEnum):
-    """What is done to a run from outside: the kill switch moved by a person, or its time over."""
+    """What is done to a run from outside, by a person or, when its time is over, by the clock."""
 
     KILL = "kill"
     RESET = "reset"
+    REDUCE = "reduce"
+    RESUME = "resume"
     EXPIRE = "expire"
 
 
@@ -51,7 +56,8 @@ class Move(StrEnum):
 class Intervention:
     """An act from outside: effective from the first bar close at or after ``at``.
 
-    A kill or a reset takes effect once; an expiry holds from then on: entries are refused.
+    A kill or a reset takes effect once; a reduce holds until a resume, an expiry for good: entries
+    are refused.
 
     ``at`` is a UTC time as ``research.candles.utc_ms`` takes it and is kept in milliseconds; the
     move may be given as text. Raises InputError for any other.
@@ -75,7 +81,9 @@ class Intervention:
 class Tape(NamedTuple):
     """The columns of a run; ``close_time`` and ``events`` hold one value a bar.
 
-    ``events`` are the bits above. Columns are numpy arrays for the compiled engine or nested lists
+    ``events`` are the bits above; ``fresh`` counts the symbol's candles without a hole up to this
+    one; ``volatility`` is that of its returns, a year (NaN: not known, or not asked for). Columns
+    are numpy arrays for the compiled engine or nested lists
     for the interpreted one.
     """
 
@@ -86,6 +94,8 @@ class Tape(NamedTuple):
     close: Any
     present: Any
     target: Any
+    fresh: Any
+    volatility: Any
     events: Any
 
 
@@ -99,13 +109,15 @@ def tape_of(
     targets: Sequence[Targets],
     interventions: Sequence[Intervention] = (),
     trade_from: int | None = None,
+    volatility_bars: int = 0,
 ) -> Tape:
     """The tape of a run that starts flat at ``trade_from`` (milliseconds; None: the first bar).
 
+    ``volatility_bars`` is over how many bars volatility is taken, 0 where nobody asks for it.
     ``targets`` in the order of ``candles``, each as long as its symbol's series. Bars before
     ``trade_from`` are left out: they have done their work in the indicators.
     """
-    tape, places = blank_tape(candles, interventions, trade_from)
+    tape, places = blank_tape(candles, interventions, trade_from, volatility_bars)
     for s, (one, wanted, place) in enumerate(zip(candles, targets, places, strict=True)):
         if len(wanted.target) != len(one):
             raise InputError(
@@ -128,18 +140,23 @@ def blank_tape(
     candles: CandleSet,
     interventions: Sequence[Intervention] = (),
     trade_from: int | None = None,
+    volatility_bars: int = 0,
 ) -> tuple[Tape, list[Place]]:
     """The tape of a run without its targets, which are NaN, and where each symbol's go."""
     clock = candles.clock()
     clock = clock[first_bar(clock, candles.bar_ms, trade_from) :]
     shape = (len(clock), len(candles))
-    prices = {name: np.full(shape, np.nan) for name in ("open", "high", "low", "close", "target")}
-    present = np.zeros(shape, bool)
+    names = ("open", "high", "low", "close", "target", "volatility")
+    prices = {name: np.full(shape, np.nan) for name in names}
+    present, fresh = np.zeros(shape, bool), np.zeros(shape, np.int64)
     places = []
     for s, one in enumerate(candles):
         first = int(np.searchsorted(one.ts, clock[0])) if len(clock) else len(one)
         rows = np.searchsorted(clock, one.ts[first:])
         present[rows, s] = True
+        fresh[rows, s] = _fresh(one)[first:]
+        if volatility_bars:
+            prices["volatility"][rows, s] = yearly_volatility(one, volatility_bars)[first:]
         for name in ("open", "high", "low", "close"):
             prices[name][rows, s] = getattr(one, name)[first:]
         # Most symbols are at every bar, and a slice is quicker than as many positions.
@@ -147,7 +164,27 @@ def blank_tape(
         places.append(Place(first, slice(None) if everywhere else rows))
     close_time: Ints = clock + candles.bar_ms
     events = _events(interventions, close_time)
-    return Tape(close_time, **prices, present=present, events=events), places
+    return Tape(close_time, **prices, present=present, fresh=fresh, events=events), places
+
+
+def _fresh(one: Candles) -> Ints:
+    """How many candles in a row, without a hole, end with each candle."""
+    position = np.arange(len(one))
+    starts = np.diff(one.ts, prepend=np.iinfo(np.int64).min // 2) != one.bar_ms
+    fresh: Ints = position - np.maximum.accumulate(np.where(starts, position, 0)) + 1
+    return fresh
+
+
+def yearly_volatility(one: Candles, bars: int) -> Floats:
+    """The standard deviation of the last ``bars`` log returns of the closes, a year of 365 days.
+
+    NaN before there are as many. Needs no more than the candles up to each one.
+    """
+    import pandas as pd
+
+    returns = pd.Series(np.diff(np.log(one.close), prepend=np.nan))
+    yearly: Floats = (returns.rolling(bars).std() * math.sqrt(365 * DAY / one.bar_ms)).to_numpy()
+    return yearly
 
 
 def candle_positions(candles: CandleSet, tape: Tape) -> Ints:
@@ -167,10 +204,14 @@ def row_of(tape: Tape, t: int) -> Tape:
 
 def _events(interventions: Sequence[Intervention], close_time: Ints) -> Ints:
     events = np.zeros(len(close_time), np.int64)
-    for act in interventions:
+    for act in sorted(interventions, key=lambda one: one.at):
         t = int(np.searchsorted(close_time, act.at))
         if act.move is Move.EXPIRE:
-            events[t:] |= REDUCE_ONLY
+            events[t:] |= EXPIRED_THEN
+        elif act.move is Move.REDUCE:
+            events[t:] |= REDUCING
+        elif act.move is Move.RESUME:
+            events[t:] &= ~REDUCING
         elif t < len(close_time):
             previous = int(close_time[t - 1]) if t else None
             events[t] |= event_between(interventions, previous, int(close_time[t]))
@@ -189,12 +230,15 @@ def event_between(
     for act in sorted(interventions, key=lambda one: one.at):
         if act.at > close:
             break
+        is_new = previous_close is None or act.at > previous_close
         if act.move is Move.EXPIRE:
-            event = event | REDUCE_ONLY
-        if act.move is Move.EXPIRE or (previous_close is not None and act.at <= previous_close):
-            continue
-        if act.move is Move.KILL:
+            event = event | EXPIRED_THEN
+        elif act.move is Move.REDUCE:
+            event = event | REDUCING
+        elif act.move is Move.RESUME:
+            event = event & ~REDUCING
+        elif act.move is Move.KILL and is_new:
             event = event | KILLED | TRIPPED_AFTER
-        else:
+        elif is_new:
             event = (event | RESET) & ~TRIPPED_AFTER
     return event

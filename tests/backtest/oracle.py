@@ -18,18 +18,25 @@ from research.account import WEEKDAYS, Account, Filters, Limits
 from research.tape import Intervention, Move
 
 DAY = timedelta(days=1)
+MINUTE_MS = 60_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+REDUCING = (Move.REDUCE, Move.RESUME)
+STOP_INTENTS = ("stop_loss", "trailing_stop", "take_profit", "time_stop")
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One closed candle and the exposure that the strategy wants after it (NaN: no opinion)."""
+    """One closed candle and the exposure that the strategy wants after it (NaN: no opinion).
+
+    ``volatility`` is the symbol's at its close, a year, where the account sizes by it.
+    """
 
     open: float
     high: float
     low: float
     close: float
     target: float
+    volatility: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,12 @@ class Position:
     high: float = 0.0
     last_close: float = math.nan
     acted: float = 0.0
+    since: int = 0
+    flow: float = 0.0
+    ended_badly: bool = False
+    cool_until: int = 0
+    fresh: int = 0
+    traded_today: list[float] = field(default_factory=list)
     waiting: Order | None = None
 
     def quantity(self, lots: int) -> float:
@@ -120,11 +133,13 @@ class Book:
     cash: float
     peak: float
     equity: float
+    symbols: tuple[str, ...] = ()
     date: date | None = None
     day_base: float = 0.0
     lossy_date: date | None = None
     tripped: bool = False
     expired: bool = False
+    reducing: bool = False
     story: Story = field(default_factory=Story)
 
     @property
@@ -152,6 +167,7 @@ def simulate(
         account, positions, account.initial_cash, account.initial_cash, account.initial_cash
     )
     book.day_base = account.initial_cash
+    book.symbols = tuple(series)
     opens = sorted({ts for one in series.values() for ts in one})
     closes = [ts + bar_ms for ts in opens if trade_from is None or ts + bar_ms >= trade_from]
     acts = sorted(interventions, key=lambda act: act.at)
@@ -163,7 +179,13 @@ def simulate(
         }
         since = closes[t - 1] if t else -math.inf
         book.expired = any(act.move is Move.EXPIRE and act.at <= close_time for act in acts)
-        kills = [act for act in acts if act.move is not Move.EXPIRE]
+        held_back = [act.move for act in acts if act.at <= close_time and act.move in REDUCING]
+        book.reducing = held_back[-1:] == [Move.REDUCE]
+        kills = [act for act in acts if act.move in (Move.KILL, Move.RESET)]
+        for position, one in zip(positions, series.values(), strict=True):
+            position.fresh = 0
+            while close_time - (position.fresh + 1) * bar_ms in one:
+                position.fresh += 1
         now = [act.move for act in kills if since < act.at <= close_time]
         run_bar(book, t, close_time, bars, now)
     return book.story, book
@@ -171,6 +193,9 @@ def simulate(
 
 def run_bar(book: Book, t: int, close_time: int, bars: dict[int, Bar], acts: list[Move]) -> None:
     fill_waiting_orders(book, t, bars)
+    if (EPOCH + timedelta(milliseconds=close_time)).date() != book.date:
+        for position in book.positions:
+            position.traded_today.clear()
     for s, bar in bars.items():
         protect(book, t, s, bar)
     mark(book, close_time, bars)
@@ -188,6 +213,13 @@ def run_bar(book: Book, t: int, close_time: int, bars: dict[int, Bar], acts: lis
     refusal = account_refusal(book, close_time)
     if refusal == "OK" and book.expired:
         refusal = "EXPIRED"
+    if refusal == "OK" and book.reducing:
+        refusal = "REDUCE_ONLY"
+    for position in book.positions:
+        if position.ended_badly:
+            pause = (book.limits and book.limits.cooldown_minutes) or 0
+            position.cool_until = close_time + pause * MINUTE_MS
+            position.ended_badly = False
 
     decided = {s: decide_exit(book, t, s, bar, close_time) for s, bar in bars.items()}
     for s, bar in bars.items():
@@ -225,27 +257,34 @@ def fill_waiting_orders(book: Book, t: int, bars: dict[int, Bar]) -> None:
                 book.positions[s].waiting = None
                 if selling:
                     price = bar.open * (1 - book.slippage)
-                    fee = sell(book, s, -order.lots, price)
+                    fee = sell(book, s, -order.lots, price, order.intent)
                     fill = Fill(t, s, order.lots, price, fee, order.intent, "OK", order.since)
                 else:
                     fill = buy_what_cash_pays(book, t, s, order, bar.open)
                 book.story.fills.append(fill)
 
 
-def sell(book: Book, s: int, lots: int, price: float) -> float:
+def sell(book: Book, s: int, lots: int, price: float, intent: str) -> float:
     position = book.positions[s]
     notional = position.quantity(lots) * price
     fee = notional * book.account.fee_rate
     book.cash = book.cash + (notional - fee)
     position.lots -= lots
+    position.flow = position.flow + (notional - fee)
     if position.lots == 0:
-        position.entry = position.high = 0.0
+        position.ended_badly = position.flow < 0 or intent in STOP_INTENTS
+        position.entry = position.high = position.flow = 0.0
+        position.since = 0
     return fee
 
 
 def buy_what_cash_pays(book: Book, t: int, s: int, order: Order, open_price: float) -> Fill:
     position = book.positions[s]
     price = open_price * (1 + book.slippage)
+    if book.limits is not None and book.limits.price_collar_pct is not None:
+        reach = book.limits.price_collar_pct / 100 * position.last_close
+        if abs(open_price - position.last_close) > reach:
+            return Fill(t, s, 0, price, 0.0, order.intent, "PRICE_COLLAR", order.since)
     lots = lots_that_cash_pays(book, s, order.lots, price)
     code = "OK" if lots == order.lots else "CASH"
     if lots < order.lots and exchange_refuses(position, lots, price):
@@ -253,7 +292,9 @@ def buy_what_cash_pays(book: Book, t: int, s: int, order: Order, open_price: flo
     notional = position.quantity(lots) * price
     fee = notional * book.account.fee_rate
     book.cash = book.cash - (notional + fee)
+    position.flow = position.flow - (notional + fee)
     if position.lots == 0:
+        position.since = order.since
         position.entry = position.high = price
     else:
         weighted = position.entry * position.lots + price * lots
@@ -312,7 +353,8 @@ def protect(book: Book, t: int, s: int, bar: Bar) -> None:
     lots = position.lots
     if not intent or exchange_refuses(position, lots, price):
         return
-    fee = sell(book, s, lots, price)
+    position.traded_today.append(position.quantity(lots) * price)
+    fee = sell(book, s, lots, price, intent)
     book.story.stops.append(Fill(t, s, -lots, price, fee, intent))
 
 
@@ -393,22 +435,90 @@ def flatten(book: Book, t: int, s: int, close_time: int) -> None:
 
 
 def place(book: Book, t: int, s: int, order: Order) -> None:
-    book.positions[s].waiting = order
+    position = book.positions[s]
+    position.traded_today.append(position.quantity(abs(order.lots)) * position.last_close)
+    position.waiting = order
     book.story.orders.append(Placed(t, s, order))
 
 
 # --- the close: targets become orders
 
 
-def wanted_lots(book: Book, s: int, bar: Bar) -> int:
+def wanted_lots(book: Book, s: int, bar: Bar, leaves: float = math.inf) -> int:
     if book.limits is None:
         room = book.equity
     else:
-        room = book.limits.max_position_pct / 100 * book.equity
+        part = book.limits.max_position_pct / 100
+        if book.limits.risk_per_trade_pct is not None:
+            stops = book.account.stops
+            distances = [d for d in (stops.stop_loss_pct, stops.trailing_stop_pct) if d is not None]
+            part = min(part, book.limits.risk_per_trade_pct / min(distances))
+        room = part * book.equity
         if book.limits.max_position_usd is not None:
             room = min(room, book.limits.max_position_usd)
+        room = max(0.0, min(room, leaves))
     quantity = bar.target * room / bar.close
     return floor_to_lots(book.positions[s], quantity)
+
+
+def what_limits_leave(book: Book, s: int, bar: Bar) -> tuple[float, str]:
+    """What exposure and volatility leave for a symbol, in money, and the code of the strictest."""
+    limits = book.limits
+    if limits is None:
+        return math.inf, "OK"
+    rooms = [(math.inf, "OK")]
+    symbol = list(book.symbols)[s]
+    own = (limits.max_exposure_pct_by_symbol or {}).get(symbol)
+    if own is not None:
+        rooms.append((own / 100 * book.equity, "SYMBOL_EXPOSURE"))
+    if limits.max_exposure_pct is not None:
+        others = 0.0
+        for number, one in enumerate(book.positions):
+            if number != s and one.lots_once_filled > 0:
+                others = others + one.quantity(one.lots_once_filled) * one.last_close
+        rooms.append((limits.max_exposure_pct / 100 * book.equity - others, "GROSS_EXPOSURE"))
+    if limits.target_volatility_pct is not None:
+        if math.isnan(bar.volatility):
+            return 0.0, "VOLATILITY"
+        if bar.volatility > 0:
+            part = limits.target_volatility_pct / 100 / bar.volatility
+            rooms.append((part * book.equity, "VOLATILITY"))
+    return min(rooms, key=lambda room: room[0])  # of equals the first
+
+
+def waiting_refusal(book: Book, s: int, close_time: int) -> str:
+    limits, position = book.limits, book.positions[s]
+    if limits is not None and position.fresh < (limits.min_fresh_bars or 0):
+        return "STALE_DATA"
+    if limits is not None and close_time < position.cool_until:
+        return "COOLDOWN"
+    return "OK"
+
+
+def pace_refusal(book: Book, notional: float) -> str:
+    limits = book.limits
+    if limits is None:
+        return "OK"
+    orders, traded = 0, 0.0
+    for position in book.positions:
+        value = 0.0
+        for one in position.traded_today:
+            value = value + one
+            orders += 1
+        traded = traded + value
+    if limits.max_orders_per_day is not None and orders >= limits.max_orders_per_day:
+        return "ORDER_RATE"
+    turnover = limits.max_daily_turnover_pct
+    if turnover is not None and traded + notional > turnover / 100 * book.day_base:
+        return "TURNOVER"
+    return "OK"
+
+
+def time_is_over(book: Book, s: int, close_time: int) -> bool:
+    minutes, position = book.account.stops.time_stop_minutes, book.positions[s]
+    if minutes is None or position.lots == 0:
+        return False
+    return close_time - position.since >= minutes * MINUTE_MS
 
 
 def floor_to_lots(position: Position, quantity: float) -> int:
@@ -435,16 +545,20 @@ def exchange_refuses(position: Position, lots: int, price: float) -> str | None:
 def decide_exit(book: Book, t: int, s: int, bar: Bar, close_time: int) -> tuple[int, str]:
     position = book.positions[s]
     falls = bar.target < position.acted
-    if not falls and bar.target != 0:
-        return 0, "OK"
     action = -1 if falls else 0
-    surplus = position.lots_once_filled - wanted_lots(book, s, bar)
+    if time_is_over(book, s, close_time):
+        surplus, intent = position.lots, "time_stop"
+    elif falls or (bar.target == 0 and position.acted == 0):
+        leaves, _ = what_limits_leave(book, s, bar)
+        surplus, intent = position.lots_once_filled - wanted_lots(book, s, bar, leaves), "exit"
+    else:
+        return 0, "OK"
     if surplus <= 0:
         return action, "OK"
     refusal = exchange_refuses(position, surplus, bar.close)
     if refusal is not None:
         return action, refusal
-    place(book, t, s, Order(-surplus, close_time, "exit"))
+    place(book, t, s, Order(-surplus, close_time, intent))
     return action, "OK"
 
 
@@ -452,6 +566,8 @@ def decide_entry(book: Book, t: int, s: int, bar: Bar, close_time: int, refusal:
     if refusal != "OK":
         return refusal
     position = book.positions[s]
+    if position.waiting is not None:
+        return "TIME_STOP_DUE"
     held = [one for one in book.positions if one.lots_once_filled > 0]
     if (
         book.limits is not None
@@ -459,13 +575,28 @@ def decide_entry(book: Book, t: int, s: int, bar: Bar, close_time: int, refusal:
         and len(held) >= book.limits.max_positions
     ):
         return "POSITION_COUNT"
-    lots = wanted_lots(book, s, bar) - position.lots_once_filled
-    if lots <= 0 and position.lots_once_filled > 0:
+    refusal = size_refusal(position, wanted_lots(book, s, bar) - position.lots, bar)
+    if refusal != "OK":
+        return refusal
+    refusal = waiting_refusal(book, s, close_time)
+    if refusal != "OK":
+        return refusal
+    leaves, limit = what_limits_leave(book, s, bar)
+    lots = wanted_lots(book, s, bar, leaves) - position.lots
+    if size_refusal(position, lots, bar) != "OK":
+        return limit
+    refusal = pace_refusal(book, position.quantity(lots) * bar.close)
+    if refusal == "OK":
+        place(book, t, s, Order(lots, close_time, "entry"))
+    return refusal
+
+
+def size_refusal(position: Position, lots: int, bar: Bar) -> str:
+    if lots <= 0 and position.lots > 0:
         return "POSITION_SIZE"
     code = exchange_refuses(position, lots, bar.close)
     if code is not None:
         return code
     if lots * Fraction(position.filters.lot_step) < position.filters.min_trade_size:
         return "MIN_TRADE_SIZE"
-    place(book, t, s, Order(lots, close_time, "entry"))
     return "OK"

@@ -86,4 +86,16 @@ def as_state(book: Book) -> dict[str, object]:
         "last": [one.last_close for one in book.positions],
         "entry": [one.entry for one in book.positions],
         "high": [one.high for one in book.positions],
+        "since": [one.since for one in book.positions],
+        "flow": [one.flow for one in book.positions],
+        "cool_until": [-1 if one.ended_badly else one.cool_until for one in book.positions],
+        "day_orders": [len(one.traded_today) for one in book.positions],
+        "day_value": [_running_sum(one.traded_today) for one in book.positions],
     }
+
+
+def _running_sum(values: Sequence[float]) -> float:
+    total = 0.0  # sum() of newer Pythons compensates for rounding
+    for one in values:
+        total = total + one
+    return total

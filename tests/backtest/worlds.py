@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from research.account import WEEKDAYS, Account, Filters, Limits, Stops, TradingH
 from research.candles import Candles, CandleSet, timeframe_ms, utc_ms
 from research.risk import Rules, rules_for
 from research.strategy import Targets
-from research.tape import Intervention, Move, Tape, tape_of
+from research.tape import Intervention, Move, Tape, tape_of, yearly_volatility
 from tests.backtest.oracle import Bar, simulate
 
 NEVER_ABSENT = 0.0
@@ -51,7 +52,19 @@ class World:
             )
             for one in self.series.values()
         ]
-        return tape_of(candles, targets, self.interventions, self.trade_from)
+        window = self.account.volatility_bars
+        return tape_of(candles, targets, self.interventions, self.trade_from, window)
+
+    def with_volatility(self) -> World:
+        """The same world whose bars know their symbol's volatility, where its limits want it."""
+        if not self.account.volatility_bars:
+            return self
+        series = {}
+        for symbol, one in self.series.items():
+            known = yearly_volatility(self._candles(symbol), self.account.volatility_bars)
+            rows = zip(sorted(one.items()), known.tolist(), strict=True)
+            series[symbol] = {ts: replace(bar, volatility=value) for (ts, bar), value in rows}
+        return replace(self, series=series)
 
     def _candles(self, symbol: str) -> Candles:
         rows = sorted(self.series[symbol].items())
@@ -84,7 +97,7 @@ def random_world(rng: Random, most_bars: int = 40) -> World:
         timeframe=timeframe,
         interventions=_random_interventions(rng, opens, bar_ms),
         trade_from=trade_from,
-    )
+    ).with_volatility()
     return _met_exactly(rng, world) if rng.random() < 0.4 else world
 
 
@@ -146,7 +159,9 @@ def _random_interventions(
     ]
     if moments and rng.random() < 0.3:
         moments = [moments[0]] * len(moments)  # several acts in one instant
-    acts = [Intervention(at, rng.choice([Move.KILL, Move.RESET])) for at in moments]
+    usual, held_back = [Move.KILL, Move.RESET], [Move.REDUCE, Move.RESUME]
+    moves = rng.choice([usual, usual, usual, [*usual, *held_back], held_back])
+    acts = [Intervention(at, rng.choice(moves)) for at in moments]
     if rng.random() < 0.15:
         acts.append(Intervention(rng.choice(opens) + rng.choice([0, bar_ms]), Move.EXPIRE))
     return tuple(acts)
@@ -155,22 +170,33 @@ def _random_interventions(
 def _random_account(rng: Random, symbols: Sequence[str], coarse: bool) -> Account:
     pick = rng.choice
     free = coarse and rng.random() < 0.7
+    stops = Stops(
+        stop_loss_pct=pick([None, None, 1, 2, 5, 10]),
+        take_profit_pct=pick([None, None, 1, 2, 5, 10]),
+        trailing_stop_pct=pick([None, None, 1, 2, 5, 10]),
+        time_stop_minutes=pick([*[None] * 9, 60, 239, 240, 1_440, 5_000]),
+    )
+    limits = None if rng.random() < 0.2 else _random_limits(rng, symbols)
+    if limits is not None and stops.stop_loss_pct is stops.trailing_stop_pct is None:
+        limits = limits.model_copy(update={"risk_per_trade_pct": None})
     return Account(
         initial_cash=pick([1_000, 10_000] if free else [1e-3, 7, 100, 1_000, 10_000, 1e9]),
         fee_rate=0 if free else pick([0, 0.001, 0.000_75, 0.05]),
         slippage_bps=0 if free else pick([0, 5, 1, 300]),
-        limits=None if rng.random() < 0.2 else _random_limits(rng),
-        stops=Stops(
-            stop_loss_pct=pick([None, None, 1, 2, 5, 10]),
-            take_profit_pct=pick([None, None, 1, 2, 5, 10]),
-            trailing_stop_pct=pick([None, None, 1, 2, 5, 10]),
-        ),
+        limits=limits,
+        stops=stops,
         filters=None if rng.random() < 0.3 else {one: _random_filters(rng) for one in symbols},
     )
 
 
-def _random_limits(rng: Random) -> Limits:
+def _random_limits(rng: Random, symbols: Sequence[str]) -> Limits:
     pick = rng.choice
+    seldom = rng.random() < 0.7
+    own = {one: pick([0.5, 3, 20, 60]) for one in symbols if rng.random() < 0.5}
+
+    def maybe(*values: float) -> Any:
+        return None if seldom or rng.random() < 0.6 else pick(values)
+
     loose = rng.random() < 0.5
     return Limits(
         max_position_pct=pick([5, 30, 50, 100, 100]),
@@ -182,6 +208,16 @@ def _random_limits(rng: Random) -> Limits:
         trading_hours=_random_hours(rng) if rng.random() < 0.25 else TradingHours(),
         kill_switch_armed=pick([True, True, False]),
         on_trip=pick(["hold", "flatten"]),
+        min_fresh_bars=maybe(2, 3, 5),
+        cooldown_minutes=maybe(60, 239, 240, 1_440, 3_000),
+        max_exposure_pct=pick([*[None] * 9, 0.5, 1, 20, 40]),
+        max_exposure_pct_by_symbol=maybe(own) if own else None,
+        max_orders_per_day=maybe(1, 2, 3, 5),
+        max_daily_turnover_pct=maybe(5, 50, 50, 100, 100, 100),
+        price_collar_pct=maybe(1, 2, 5),
+        risk_per_trade_pct=maybe(0.5, 1, 2),
+        target_volatility_pct=maybe(10, 60, 200),
+        volatility_bars=pick([2, 5]),
     )
 
 

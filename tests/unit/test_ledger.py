@@ -370,10 +370,10 @@ def test_money_comes_back_to_the_bit(
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     scalars=st.lists(number, min_size=4, max_size=4),
-    columns=st.lists(st.lists(number, min_size=3, max_size=3), min_size=3, max_size=3),
+    columns=st.lists(st.lists(number, min_size=3, max_size=3), min_size=5, max_size=5),
     last=st.lists(number | st.just(math.nan), min_size=3, max_size=3),
     counts=st.lists(
-        st.lists(st.integers(-(2**53), 2**53), min_size=3, max_size=3), min_size=4, max_size=4
+        st.lists(st.integers(-(2**53), 2**53), min_size=3, max_size=3), min_size=7, max_size=7
     ),
     day=st.integers(-1, 100_000),
     flags=st.tuples(st.booleans(), st.booleans()),
@@ -387,14 +387,15 @@ def test_the_engines_state_comes_back_to_the_bit(
     flags: tuple[bool, bool],
 ) -> None:
     cash, equity, peak, base = scalars
-    acted, entry, high = columns
+    acted, entry, high, flow, value = columns
     state = State(
-        cash, equity, peak, day, base, flags[0], flags[1], *counts, acted, last, entry, high
-    )
+        cash, equity, peak, day, base, flags[0], flags[1],
+        *counts[:4], acted, last, entry, high, counts[4], flow, *counts[5:], value,
+    )  # fmt: skip
     again = read.state_from_json(read.state_to_json(state))
-    assert bits(*scalars, *acted, *last, *entry, *high) == bits(
+    assert bits(*scalars, *acted, *last, *entry, *high, *flow, *value) == bits(
         again.cash, again.equity, again.peak, again.day_base,
-        *again.acted, *again.last, *again.entry, *again.high,
+        *again.acted, *again.last, *again.entry, *again.high, *again.flow, *again.day_value,
     )  # fmt: skip
     assert again._replace(last=[]) == state._replace(last=[])
 

@@ -73,7 +73,7 @@ def test_of_a_percent_and_a_money_limit_the_stricter_holds(
     assert not daily_loss_reached(1_000.0 - limit + 1, 1_000.0, one)
     assert daily_loss_reached(1_000.0 - limit, 1_000.0, one)
     capped = rules(max_position_pct=percent, max_position_usd=usd)
-    assert wanted_lots(1.0, 1_000.0, 1.0, capped, 0) == limit
+    assert wanted_lots(1.0, 1_000.0, math.inf, 1.0, capped, 0) == limit
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_without_limits_only_the_kill_switch_and_the_exchange_refuse() -> None:
     assert not drawdown_reached(1.0, 1_000.0, one)
     assert code(entry_refusal(1, 1.0, True, 1_000, one, 0)) == "OK"
     assert code(entry_refusal(0, 1.0, True, 0, one, 0)) == "MIN_QUANTITY"
-    assert wanted_lots(1.0, 1_000.0, 1.0, one, 0) == 1_000
+    assert wanted_lots(1.0, 1_000.0, math.inf, 1.0, one, 0) == 1_000
 
 
 # --- lots
@@ -297,7 +297,8 @@ def test_a_larger_target_never_means_fewer_lots(
 ) -> None:
     one = rules(Filters(), max_position_pct=percent)
     assume(equity / price < 1e7)
-    lots = [wanted_lots(part * target, equity, price, one, 0) for part in (0.0, 0.5, 1.0)]
+    parts = (0.0, 0.5, 1.0)
+    lots = [wanted_lots(part * target, equity, math.inf, price, one, 0) for part in parts]
     assert lots == sorted(lots)
     assert lots[0] == 0
     assert quantity_of(lots[2], one, 0) * price <= percent / 100 * equity * (1 + 1e-12)
