@@ -16,7 +16,7 @@ import numpy as np
 
 from research import metrics, stretch
 from research.account import Account
-from research.candles import Candles, CandleSet, Ints
+from research.candles import CandleSet, Ints
 from research.compiled import compile_kernel
 from research.engine import KERNEL_MODULES, step
 from research.errors import ParameterError
@@ -24,7 +24,7 @@ from research.indicators import Bank, sharing
 from research.metrics import Metrics, Tally, metrics_of, opening_tally, tally_bar
 from research.risk import Rules, rules_for
 from research.state import Log, State, as_arrays, clear_row, new_log, opening_state
-from research.strategy import Strategy, compute_targets, raw_target
+from research.strategy import Strategy, compute_targets, raw_targets
 from research.stretch import find_busy, is_restless, quiet_stretch
 from research.tape import Place, Tape, blank_tape
 
@@ -74,8 +74,7 @@ def figures_of_rows(
     rows = []
     with sharing(bank):
         for strategy in strategies:
-            for s, (one, place) in enumerate(zip(candles, places, strict=True)):
-                _write_target(tape, s, place, strategy, one)
+            _write_targets(tape, places, strategy, candles)
             state = as_arrays(opening_state(account.initial_cash, symbols))
             tally = as_arrays(opening_tally(account.initial_cash, symbols))
             bars, tally, tripped = _compiled_row()(state, tape, busy, rules, log, tally)
@@ -86,17 +85,19 @@ def figures_of_rows(
     return rows
 
 
-def _write_target(tape: Tape, s: int, place: Place, strategy: Strategy, one: Candles) -> None:
-    """The targets of symbol ``s`` onto the tape, none before the declared warm-up."""
-    tape.target[place.rows, s] = raw_target(strategy, one)[place.first :]
-    unready = max(0, strategy.warmup - place.first)
-    everywhere = isinstance(place.rows, slice)
-    tape.target[slice(unready) if everywhere else place.rows[:unready], s] = np.nan
+def _write_targets(
+    tape: Tape, places: Sequence[Place], strategy: Strategy, candles: CandleSet
+) -> None:
+    """The targets of every symbol onto the tape, none before the declared warm-up."""
+    for s, (target, place) in enumerate(zip(raw_targets(strategy, candles), places, strict=True)):
+        tape.target[place.rows, s] = target[place.first :]
+        unready = max(0, strategy.warmup - place.first)
+        everywhere = isinstance(place.rows, slice)
+        tape.target[slice(unready) if everywhere else place.rows[:unready], s] = np.nan
 
 
 def _tell_wrong_target(strategy: Strategy, candles: CandleSet) -> None:
-    for one in candles:
-        compute_targets(strategy, one)  # which names the bar
+    compute_targets(strategy, candles)  # which names the bar
     raise ParameterError(
         field=f"{strategy.name}.target",
         expected="the same targets as those of its method targets, 0 to 1 or NaN",

@@ -30,6 +30,7 @@ from research.errors import CandlesRejected, DataError
 from research.promotion import Artefact
 from research.risk import Rules
 from research.state import Log, State
+from research.strategies.momentum_rotation import MomentumRotation
 from research.strategies.rsi_reversal import RsiReversal
 from research.strategies.sma_crossover import SmaCrossover
 from research.strategy import Strategy, registry
@@ -168,6 +169,13 @@ strategies = st.one_of(
         st.integers(1, 4),
     ),
     st.builds(RsiReversal, window=st.integers(2, 5), oversold=pick([30, 45.0, 49.5])),
+    st.builds(
+        MomentumRotation,
+        lookback=st.integers(2, 5),
+        top=st.integers(1, 2),
+        rebalance_every=st.integers(1, 2),
+        floor=pick([-100.0, 0.0, 1.0]),
+    ),
 )
 waits = pick([1, 59_999, HOUR // 2, HOUR - 1, HOUR, HOUR + 1, 6 * HOUR]) | st.integers(1, 3 * HOUR)
 steps = st.builds(Step, waits, pick(["poll"] * 5 + ["die", *MOVES]), st.integers(0, 7))

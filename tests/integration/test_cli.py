@@ -20,6 +20,7 @@ from research.backtesting import backtest
 from research.candles import iso, utc_ms
 from research.history import History
 from research.settings import load_settings
+from research.strategies.momentum_rotation import MomentumRotation
 from research.strategies.sma_crossover import SmaCrossover
 from research.synthetic import synthetic_candles
 from tests.integration.cli_project import (
@@ -101,6 +102,19 @@ def test_a_backtest_of_the_command_is_the_backtest_of_the_library(home: Path) ->
     text = shown("backtest", "sma_trend", *args)
     assert "SmaCrossover(fast=5, slow=30) on BTCUSDT, ETHUSDT, SOLUSDT, 1h" in text
     assert "Sharpe ratio" in text
+
+
+def test_a_strategy_that_ranks_symbols_is_given_all_of_them(home: Path) -> None:
+    asked = ("backtest", "momentum_rotation", "--param", "lookback=48", "--param", "floor=-100")
+    found = document(*asked, "--symbols", ",".join(SYMBOLS))
+    candles = History(home / "data/history").load(SYMBOLS, "1h")
+    strategy = MomentumRotation(lookback=48, floor=-100.0)
+    run = backtest(strategy, candles, load_settings(home).account(SYMBOLS))
+    assert found["digest"] == run.digest()
+    assert {fill.symbol for fill in run.fill_list} == set(SYMBOLS)
+    grid = ("--grid", "lookback=24,48", "--grid", "top=1:2:1")
+    text = shown("sweep", "momentum_rotation", "--symbols", ",".join(SYMBOLS), *grid)
+    assert "MomentumRotation" in text
 
 
 @pytest.mark.parametrize("name", ["SmaCrossover", "sma_crossover"])
