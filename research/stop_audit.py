@@ -54,7 +54,7 @@ def audit_stops(run: Backtest, fine: CandleSet | Candles) -> StopAudit:
     not divide the run's; CandlesRejected for candles that are not sound.
     """
     fine = as_candle_set(fine)
-    require_auditable(run.account.stops, run.candles.timeframe, fine)
+    require_auditable(run.account.stops, run.candles.timeframe, fine.timeframe)
     if not set(run.symbols) & set(fine.symbols):
         raise InputError(
             field="fine candles",
@@ -66,19 +66,22 @@ def audit_stops(run: Backtest, fine: CandleSet | Candles) -> StopAudit:
     return _compared(run, fine)
 
 
-def require_auditable(stops: Stops, timeframe: str, fine: CandleSet) -> None:
-    """Raises what ``audit_stops`` raises for stops and timeframes that leave nothing to audit."""
+def require_auditable(stops: Stops, timeframe: str, fine_timeframe: str) -> None:
+    """Raises what ``audit_stops`` raises for stops and timeframes that leave nothing to audit.
+
+    UnknownNameError for a timeframe that does not exist.
+    """
     if (stops.stop_loss_pct, stops.take_profit_pct, stops.trailing_stop_pct) == (None,) * 3:
         raise InputError(
             "the account has no stop that acts at a price",
             field="stops",
             remedy="Stops(stop_loss_pct=2) in its Account, or stops in params/risk_limits.yaml.",
         )
-    bar_ms = timeframe_ms(timeframe)
-    if fine.bar_ms >= bar_ms or bar_ms % fine.bar_ms:
+    bar_ms, fine_ms = timeframe_ms(timeframe), timeframe_ms(fine_timeframe)
+    if fine_ms >= bar_ms or bar_ms % fine_ms:
         raise ParameterError(
             field="fine candles' timeframe",
-            value=fine.timeframe,
+            value=fine_timeframe,
             expected=f"a shorter one that divides {timeframe}",
         )
 
@@ -96,7 +99,10 @@ def _compared(run: Backtest, fine: CandleSet) -> StopAudit:
     candles = sum(len(one.rows) for one in holdings) * (bar_ms // fine.bar_ms)
     compiled = candles > INTERPRETED_BARS
     rows = [_row(run, one, sides[one.s], compiled) for one in holdings]
-    frame = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
+    frame = pd.DataFrame(rows, columns=list(_COLUMNS))
+    for name in (name for name, kind in _COLUMNS.items() if kind == _MOMENT):
+        frame[name] = pd.to_datetime(frame[name], unit="ms", utc=True)
+    frame = frame.astype(_COLUMNS)
     return StopAudit(
         run.symbols,
         run.candles.timeframe,
@@ -157,12 +163,12 @@ def _row(run: Backtest, held: Holding, side: _Side, compiled: bool) -> dict[str,
     ours = _end(held, held.exit, _OPEN, side, opens)
     row = {
         "symbol": run.symbols[held.s],
-        "opened_at": _utc(opens[held.legs[0].row]),
+        "opened_at": int(opens[held.legs[0].row]),
         "bars": len(held.rows),
         "quantity": quantity_of(sum(max(leg.lots, 0) for leg in held.legs), side.rules, 0),
         "entry_price": held.legs[0].price,
         "exit": ours.exit,
-        "bar": _utc(ours.bar),
+        "bar": ours.bar,
         "price": ours.price,
         "pnl": ours.pnl,
         "both_inside": _is_both_inside(held, side),
@@ -178,8 +184,8 @@ def _row(run: Backtest, held: Holding, side: _Side, compiled: bool) -> dict[str,
     return row | {
         "finding": finding.value,
         "fine_exit": finer.exit,
-        "fine_bar": _utc(finer.bar),
-        "fine_at": _utc(finer.at),
+        "fine_bar": finer.bar,
+        "fine_at": finer.at,
         "fine_price": finer.price,
         "fine_pnl": finer.pnl,
         "price_bps": (finer.price / ours.price - 1) * 10_000,
@@ -233,7 +239,3 @@ def _is_both_inside(held: Holding, side: _Side) -> bool:
     if held.exit is None or held.exit.intent not in _BEFORE_A_TARGET:
         return False
     return side.rules.take_profit > 0.0 and has_both_inside(held, side.bars, side.own, side.rules)
-
-
-def _utc(ts: int | None) -> Any:
-    return pd.NaT if ts is None else pd.Timestamp(int(ts), unit="ms", tz="UTC")

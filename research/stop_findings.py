@@ -191,8 +191,8 @@ def _told(audit: StopAudit) -> Iterator[tuple[str, str]]:
     if audit.stops.take_profit_pct is not None:
         yield (
             "Stop and target",
-            f"both inside one bar {audit.both_inside:,} times; the {finer} met the target first "
-            f"{audit.target_first:,} times",
+            f"both inside the bar in which {audit.both_inside:,} stopped; the {finer} met "
+            f"the target first in {audit.target_first:,} of them",
         )
     if found["not_adding_up"]:
         yield (

@@ -165,11 +165,11 @@ def laid_beside(bars: Tape, bar_ms: int, candles: Candles) -> Laid:
     count = bar_ms // candles.bar_ms
     first = np.searchsorted(candles.ts, opens)
     last = first + count - 1
-    # A stand-in after the last candle, so that a position past the end is no special case.
+    # A stand-in after the last candle, so that a position past the end is no special case. Opens
+    # are sorted, unique and on the grid: if the last one stands where it should, none is missing.
     ts = np.append(candles.ts, np.iinfo(np.int64).max)
-    length = len(candles)
-    ends = ts[np.minimum(last, length)] == opens + (count - 1) * candles.bar_ms
-    covered: Flags = (ts[first] == opens) & ends & bars.present[:, 0]
+    closing = bars.close_time - candles.bar_ms
+    covered: Flags = (ts[np.minimum(last, len(candles))] == closing) & bars.present[:, 0]
     tape, _ = blank_tape(CandleSet((candles,)))
     laid = Laid(tape, first, count, covered, np.zeros_like(covered))
     rows = np.flatnonzero(covered)
