@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from research.resampling import resample
     from research.search import Sweep, sweep
     from research.settings import Settings, load_settings
+    from research.stop_audit import audit_stops
+    from research.stop_findings import StopAudit
     from research.strategies.rsi_reversal import RsiReversal
     from research.strategies.sma_crossover import SmaCrossover
     from research.strategy import Action, Signal, Strategy, Targets, make_strategy, param, registry
@@ -45,6 +47,8 @@ _HOME = {
     "research.resampling": ("resample",),
     "research.search": ("Sweep", "sweep"),
     "research.settings": ("Settings", "load_settings"),
+    "research.stop_audit": ("audit_stops",),
+    "research.stop_findings": ("StopAudit",),
     "research.strategies.rsi_reversal": ("RsiReversal",),
     "research.strategies.sma_crossover": ("SmaCrossover",),
     "research.strategy": (
@@ -80,11 +84,13 @@ __all__ = [
     "Settings",
     "Signal",
     "SmaCrossover",
+    "StopAudit",
     "Stops",
     "Strategy",
     "Sweep",
     "Targets",
     "TradingHours",
+    "audit_stops",
     "backtest",
     "candles_figure",
     "default_account",

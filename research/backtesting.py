@@ -45,6 +45,8 @@ from research.workspace import default_account
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from research.stop_findings import StopAudit
+
 __all__ = [
     "Backtest",
     "account_for",
@@ -322,6 +324,15 @@ class Backtest:
         from research.vectorbt_adapter import portfolio_of
 
         return portfolio_of(self)
+
+    def audit_stops(self, fine: CandleSet | Candles) -> StopAudit:
+        """Whether candles of a finer timeframe would have ended its trades as its own bars did.
+
+        Raises what ``research.stop_audit.audit_stops`` raises.
+        """
+        from research.stop_audit import audit_stops
+
+        return audit_stops(self, fine)
 
     def plot(self) -> go.Figure:
         """Equity with drawdown and trades, as a plotly figure."""

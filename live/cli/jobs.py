@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from research.account import Account
     from research.backtesting import Backtest
-    from research.candles import CandleSet
+    from research.candles import Candles, CandleSet
     from research.search import Sweep
     from research.settings import Settings, StrategySettings
     from research.strategy import Strategy
 
-__all__ = ["Asked", "Job", "document_of", "prepare", "run_options"]
+__all__ = ["Asked", "Job", "document_of", "finer_candles", "prepare", "run_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -146,6 +146,31 @@ def prepare(project: Project, asked: Asked) -> Job:
     )
     entry = place if named and not asked.param else None
     return Job(cls, parameters, candles, account, asked.trade_from, entry)
+
+
+def finer_candles(project: Project, job: Job, timeframe: str) -> CandleSet:
+    """What is stored of a job's symbols on a shorter timeframe, for the audit of its stops.
+
+    Only some of the symbols need have it. Raises HistoryMissing where none has, and what
+    ``require_auditable`` raises, before anything is loaded or run.
+    """
+    from research.candles import CandleSet
+    from research.errors import HistoryMissing
+    from research.stop_audit import require_auditable
+
+    require_auditable(job.account.stops, job.candles.timeframe, timeframe)
+    clock, exchange = job.candles.clock(), job.candles.exchange
+    start, end = int(clock[0]), int(clock[-1]) + job.candles.bar_ms
+    found: list[Candles] = []
+    missing: list[HistoryMissing] = []
+    for symbol in job.candles.symbols:
+        try:
+            found += project.history.load([symbol], timeframe, start, end, exchange=exchange)
+        except HistoryMissing as err:
+            missing.append(err)
+    if not found:
+        raise missing[0]
+    return CandleSet(tuple(found), exchange=exchange)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from live.cli.jobs import Asked, document_of, prepare, run_options
+from live.cli.jobs import Asked, document_of, finer_candles, prepare, run_options
 from live.cli.options import Project, grid_option, json_option, pass_project, writes
 from live.cli.output import answer, busy, counted, table
 from research.errors import InputError
@@ -30,22 +30,34 @@ OUT_FILE = click.Path(dir_okay=False, path_type=Path)
 @click.argument("strategy")
 @run_options
 @click.option("--report", type=OUT_FILE, help="Write the run as one HTML page that works offline.")
+@click.option(
+    "--audit-stops",
+    metavar="TIMEFRAME",
+    help="Replay its stops on stored candles of this shorter timeframe, and say what differs.",
+)
 @json_option
 @pass_project
-def backtest(project: Project, report: Path | None, as_json: bool, **asked: Any) -> None:
+def backtest(
+    project: Project, report: Path | None, audit_stops: str | None, as_json: bool, **asked: Any
+) -> None:
     """Run STRATEGY over stored candles.
 
     STRATEGY is a name in params/strategies.yaml, which brings parameters, symbols and timeframe
     with it, or a class or file in research/strategies/. Options overrule both.
     """
     job = prepare(project, Asked(**asked))
+    fine = None if audit_stops is None else finer_candles(project, job, audit_stops)
     with busy("running"):
         run = job.backtest()
         said = [repr(run), *_halt_text(run)]
+        audit = None if fine is None else run.audit_stops(fine)
+        if audit is not None:
+            said.append(f"\n{audit!r}")
         if report is not None:
             with writes("--report", report):
                 said.append(f"\nReport: {run.report(report)}")
-    document = document_of(run) | {"report": report}
+    summary = None if audit is None else audit.summary()
+    document = document_of(run) | {"report": report, "stop_audit": summary}
     answer(as_json, document, *said)
 
 
