@@ -61,7 +61,10 @@ __all__ = [
 
 # Keywords of sweep and make_strategy, beside which parameters are given by keyword.
 RESERVED: Final = frozenset(
-    {"account", "candles", "name", "parameters", "progress", "resume", "strategy", "trade_from"}
+    {
+        *("account", "candles", "name", "on", "parameters", "progress", "resume", "strategy"),
+        *("trade_from", "workers"),
+    }
 )
 
 
