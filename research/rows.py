@@ -16,8 +16,9 @@ import numpy as np
 
 from research import metrics, stretch
 from research.account import Account
-from research.candles import Candles, CandleSet, Ints
+from research.candles import Candles, CandleSet, Floats, Ints
 from research.compiled import compile_kernel
+from research.daily import daily_returns, day_ends
 from research.engine import KERNEL_MODULES, step
 from research.errors import ParameterError
 from research.indicators import Bank, sharing
@@ -25,7 +26,7 @@ from research.metrics import Metrics, Tally, metrics_of, opening_tally, tally_ba
 from research.risk import Rules, rules_for
 from research.state import Log, State, as_arrays, clear_row, new_log, opening_state
 from research.strategy import Strategy, compute_targets, raw_target
-from research.stretch import find_busy, is_restless, quiet_stretch
+from research.stretch import Scratch, find_busy, is_restless, new_scratch, quiet_stretch
 from research.tape import Place, Tape, blank_tape
 
 __all__ = ["ROW_MODULES", "Course", "Row", "course_of", "figures_of_rows", "live_through"]
@@ -42,17 +43,21 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Course:
-    """The bars that every row lives through: candles, their tape without targets, their places."""
+    """The bars that every row lives through: candles, their tape without targets, their places.
+
+    ``day_ends`` are the bars that close last on their UTC day.
+    """
 
     candles: CandleSet
     tape: Tape
     places: tuple[Place, ...]
+    day_ends: Ints
 
 
 def course_of(candles: CandleSet, start: int | None) -> Course:
     """The course over ``candles`` from the close ``start`` on (UTC milliseconds; None: all)."""
     tape, places = blank_tape(candles, (), start)
-    return Course(candles, tape, tuple(places))
+    return Course(candles, tape, tuple(places), day_ends(tape.close_time))
 
 
 def figures_of_rows(
@@ -61,26 +66,30 @@ def figures_of_rows(
     account: Account,
     bank: Bank,
     on_row: Callable[[], Any] = lambda: None,
+    daily: Floats | None = None,
 ) -> list[Row]:
     """The rows of ``strategies``, in their order; indicators are shared through ``bank``.
 
-    Several threads may live through one course. Raises ParameterError for a target that is none.
+    ``daily``, rows x days of the course, takes the daily returns of each. Several threads may live
+    through one course. Raises ParameterError for a target that is none.
     """
     candles, places = course.candles, course.places
     tape = course.tape._replace(target=course.tape.target.copy())
     symbols = len(candles)
     rules, log = as_arrays(rules_for(account, candles.symbols)), new_log(1, symbols)
-    busy: Ints = np.empty(len(tape.close_time), np.int64)
-    rows = []
+    scratch = new_scratch(len(tape.close_time), None if daily is None else course.day_ends)
+    rows: list[Row] = []
     with sharing(bank):
         for strategy in strategies:
             for s, (one, place) in enumerate(zip(candles, places, strict=True)):
                 _write_target(tape, s, place, strategy, one)
             state = as_arrays(opening_state(account.initial_cash, symbols))
             tally = as_arrays(opening_tally(account.initial_cash, symbols))
-            bars, tally, tripped = _compiled_row()(state, tape, busy, rules, log, tally)
+            bars, tally, tripped = _compiled_row()(state, tape, scratch, rules, log, tally)
             if bars < 0:
                 _tell_wrong_target(strategy, candles)
+            if daily is not None:
+                daily[len(rows)] = daily_returns(scratch.day_equity, account.initial_cash)
             rows.append(Row(metrics_of(tally, account.initial_cash, candles.bar_ms), bool(tripped)))
             on_row()
     return rows
@@ -104,21 +113,23 @@ def _tell_wrong_target(strategy: Strategy, candles: CandleSet) -> None:
 
 
 def _run_row(
-    state: State, tape: Tape, busy: Ints, rules: Rules, log: Log, tally: Tally
+    state: State, tape: Tape, scratch: Scratch, rules: Rules, log: Log, tally: Tally
 ) -> tuple[int, Tally, bool]:
-    bars, last, counted = live_through(state, tape, busy, rules, log, tally)
+    bars, last, counted = live_through(state, tape, scratch, rules, log, tally)
     return bars, counted, last.tripped  # nobody resets the switch in a sweep
 
 
 def live_through(
-    state: State, tape: Tape, busy: Ints, rules: Rules, log: Log, tally: Tally
+    state: State, tape: Tape, scratch: Scratch, rules: Rules, log: Log, tally: Tally
 ) -> tuple[int, State, Tally]:
     """One combination over the whole tape: the bars lived, its last state, its tally.
 
-    ``log`` has one row, ``busy`` room for every bar. The bars are -1 for a target outside 0 to 1.
-    The same bits as ``step`` and ``tally_bar`` on every bar.
+    ``log`` has one row, ``scratch`` room for every bar, and takes the equity at the days' ends. The
+    bars are -1 for a target outside 0 to 1. The same bits as ``step`` and ``tally_bar`` on every
+    bar.
     """
-    t, i, bars = 0, 0, len(tape.close_time)
+    t, i, day, bars = 0, 0, 0, len(tape.close_time)
+    busy, days = scratch.busy, len(scratch.day_ends)
     count = find_busy(tape, busy)
     if count < 0:
         return -1, state, tally
@@ -127,14 +138,39 @@ def live_through(
             while i < count and busy[i] < t:
                 i = i + 1
             stop = busy[i] if i < count else bars
-            t, state, tally = quiet_stretch(state, tape, t, stop, rules, tally)
+            pause = stop  # a day's end, where equity is to be noted and will move on
+            if day < days and _is_invested(state):
+                pause = min(stop, scratch.day_ends[day] + 1)
+            t, state, tally = quiet_stretch(state, tape, t, pause, rules, tally)
+            day = _note_days(scratch, day, t, state.equity)
             if t >= bars:
                 break
+            if t == pause and pause < stop:
+                continue
         clear_row(log, 0)
         state = step(state, tape, t, rules, log, 0)
         tally = tally_bar(tally, log, 0, rules)
         t = t + 1
+        day = _note_days(scratch, day, t, state.equity)
     return bars, state, tally
+
+
+def _is_invested(state: State) -> bool:
+    for s in range(len(state.lots)):
+        if state.lots[s] != 0:
+            return True
+    return False
+
+
+def _note_days(scratch: Scratch, day: int, t: int, equity: float) -> int:
+    """Note the equity at the days' ends before bar ``t``, from ``day`` on; the next day to note.
+
+    Equity is the same at all of them: more than one passes only while nothing is held.
+    """
+    while day < len(scratch.day_ends) and scratch.day_ends[day] < t:
+        scratch.day_equity[day] = equity
+        day = day + 1
+    return day
 
 
 @cache

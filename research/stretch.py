@@ -12,6 +12,9 @@ and tally are equal to the bit (tested bar by bar). Times are UTC milliseconds.
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from research.candles import DAY, Ints
 from research.metrics import Tally
@@ -19,7 +22,24 @@ from research.risk import Rules, daily_loss_reached, drawdown_reached, quantity_
 from research.state import State
 from research.tape import Tape
 
-__all__ = ["find_busy", "is_restless", "quiet_stretch"]
+__all__ = ["Scratch", "find_busy", "is_restless", "new_scratch", "quiet_stretch"]
+
+
+class Scratch(NamedTuple):
+    """Room for a kernel, which may make no array: positions of busy bars, and what it is to note.
+
+    ``day_equity`` takes the equity at each of the bars ``day_ends``, which rise; both may be empty.
+    """
+
+    busy: Any
+    day_ends: Any
+    day_equity: Any
+
+
+def new_scratch(bars: int, day_ends: Ints | None = None) -> Scratch:
+    """Room for runs of this many bars, one after the other; what it holds before means nothing."""
+    ends = np.empty(0, np.int64) if day_ends is None else day_ends
+    return Scratch(np.empty(bars, np.int64), ends, np.empty(len(ends)))
 
 
 def find_busy(tape: Tape, busy: Ints) -> int:

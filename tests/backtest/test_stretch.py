@@ -20,7 +20,7 @@ from research.metrics import Tally, opening_tally, tally_log
 from research.risk import Rules
 from research.rows import ROW_MODULES, live_through
 from research.state import State, as_arrays, new_log, opening_state
-from research.stretch import find_busy
+from research.stretch import find_busy, new_scratch
 from research.tape import Tape
 from tests.backtest.oracle import Bar
 from tests.backtest.worlds import World, random_world
@@ -54,9 +54,9 @@ def by_row(
 ) -> tuple[int, Tally, bool, State]:
     cash, symbols = world.account.initial_cash, len(world.series)
     state, tally = as_arrays(opening_state(cash, symbols)), as_arrays(opening_tally(cash, symbols))
-    busy = np.empty(len(tape.close_time), np.int64)
+    scratch = new_scratch(len(tape.close_time))
     lived: tuple[int, State, Tally] = kernel(
-        state, tape, busy, as_arrays(rules), new_log(1, symbols), tally
+        state, tape, scratch, as_arrays(rules), new_log(1, symbols), tally
     )
     return lived
 
