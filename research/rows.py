@@ -156,10 +156,10 @@ def live_through(
 
 
 def _is_invested(state: State) -> bool:
+    held = False
     for s in range(len(state.lots)):
-        if state.lots[s] != 0:
-            return True
-    return False
+        held = held or state.lots[s] != 0
+    return held
 
 
 def _note_days(scratch: Scratch, day: int, t: int, equity: float) -> int:

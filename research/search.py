@@ -1,15 +1,15 @@
-"""Parameter search: many runs of the engine that keep figures only, never a curve.
+"""Parameter search: many runs of the engine that keep figures, and daily returns on disk.
 
 Every row of a sweep is the same fold as a single backtest and is counted by the same accumulators,
-so its figures equal that backtest's to the bit. Memory does not grow with the number of rows.
+so its figures equal that backtest's to the bit. It keeps no curve in memory.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,20 +24,34 @@ from research.backtesting import (
     account_for,
     as_candle_set,
     backtest,
+    require_bars,
     require_tradable,
 )
-from research.candles import Candles, CandleSet, utc_ms
+from research.candles import Candles, CandleSet, Floats, Ints, utc_ms
+from research.combinations import Constraint, drawn, every, require_some, space_of
+from research.daily import day_index
+from research.daily_file import DailyFile, writing_returns
 from research.errors import InputError, ParameterError
 from research.indicators import Bank
 from research.kept_rows import KeptRows, kept_rows, sweep_digest
 from research.metrics import METRICS, Metrics
 from research.rows import Row, course_of, figures_of_rows
-from research.strategy import Strategy, bounded
+from research.strategy import Strategy
+from research.tape import first_bar
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["Sweep", "sweep"]
+__all__ = [
+    "Setting",
+    "Sweep",
+    "finish_returns",
+    "frame_of",
+    "maybe_writing",
+    "setting_of",
+    "silent",
+    "sweep",
+]
 
 # What the indicators of a sweep may take, together.
 BANK_BYTES = 160 * 2**20
@@ -54,49 +68,107 @@ def sweep(
     trade_from: str | int | None = None,
     progress: bool | None = None,
     resume: str | Path | None = None,
+    draws: int | None = None,
+    seed: int = 0,
+    constraint: Constraint | None = None,
+    returns: str | Path | None = None,
     **grid: Iterable[float],
 ) -> Sweep:
     """Run every combination of ``grid`` (parameter=values); returns a Sweep.
 
-    Combinations that break a rule between parameters (``fast < slow``) are left out and counted in
-    ``skipped``. ``progress`` None shows a bar on a terminal or in a notebook only. ``resume`` is a
-    folder that keeps finished rows: the same sweep, killed or interrupted, goes on from there and
-    ends with the same frame.
+    ``draws`` tries so many different combinations of it instead, drawn at random from ``seed``: the
+    same seed draws the same. Combinations that break a rule between parameters (``fast < slow``),
+    or that ``constraint``, a function of all parameters by name, answers with False, are left out
+    and counted in ``skipped``.
 
-    Raises ParameterError for an unknown parameter, a value out of bounds, an empty grid,
-    InputError for what is no class of strategies and for a folder that is another sweep's, and what
-    ``backtest`` raises for the candles.
+    ``progress`` None shows a bar on a terminal or in a notebook only. ``resume`` is a folder that
+    keeps finished rows: the same sweep, killed or interrupted, goes on from there and ends with the
+    same frame. ``returns`` is a folder that takes every row's daily returns (``read_returns``).
+
+    Raises ParameterError for an unknown parameter, a value out of bounds, an empty grid, a wrong
+    number of draws, InputError for what is no class of strategies and for a folder that is another
+    sweep's, Busy for one that another process writes to, and what ``backtest`` raises for the
+    candles and the start.
     """
-    candles = as_candle_set(candles)
-    _require_class(strategy)
-    require_tradable(candles)
-    account = account_for(account, candles)
-    start = None if trade_from is None else utc_ms(trade_from)
-    values = _grid_values(strategy, grid)
-    chosen = list(_combinations(strategy, values))
-    if not chosen:
-        raise ParameterError(
-            field=f"{strategy.__name__} grid",
-            value={name: list(v) for name, v in values.items()},
-            expected="at least one combination that the strategy allows",
-        )
-    bars = sum(len(one) for one in candles)
+    run = setting_of(strategy, candles, account, trade_from)
+    space = space_of(strategy, grid, constraint)
+    chosen, skipped = every(space) if draws is None else drawn(space, draws, seed)
+    require_some(space, chosen)
     kept = None
     if resume is not None:
-        digest = sweep_digest(strategy, values, candles, account, start)
+        digest = sweep_digest(strategy, chosen, run.candles, run.account, run.start)
         kept = kept_rows(Path(resume), digest)
-    work = _Work(tuple(chosen), candles, account, start, kept)
-    rows = _rows(work, _tiled(chosen, values, bars), progress)
+    order = _tiled(chosen, space.values, sum(len(one) for one in run.candles))
+    with maybe_writing(returns, run.close_time) as out:
+        work = _Work(tuple(chosen), run.candles, run.account, run.start, kept, out)
+        frame = frame_of(list(space.values), chosen, _rows(work, order, progress))
+        found = Sweep(
+            *(strategy, run.candles, run.account, run.start, tuple(chosen), frame, skipped),
+            returns=None if returns is None else Path(returns),
+        )
+        finish_returns(out, found)
+    return found
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a search runs on, checked: ``close_time`` of every bar, ``start`` in milliseconds."""
+
+    candles: CandleSet
+    account: Account
+    start: int | None
+    close_time: Ints
+
+
+def setting_of(
+    strategy: object, candles: object, account: object, trade_from: str | int | None
+) -> Setting:
+    """The setting of a search. Raises InputError for what is no class of strategies, and what
+    ``backtest`` raises for the rest."""
+    _require_class(strategy)
+    series = as_candle_set(candles)
+    require_tradable(series)
+    checked = account_for(account, series)
+    start = None if trade_from is None else utc_ms(trade_from)
+    clock = series.clock()
+    close_time = clock[first_bar(clock, series.bar_ms, start) :] + series.bar_ms
+    require_bars(close_time, series, trade_from)
+    return Setting(series, checked, start, close_time)
+
+
+def frame_of(names: Sequence[str], chosen: Sequence[Strategy], rows: Sequence[Row]) -> pd.DataFrame:
+    """The frame of a search: a row a combination, indexed by the parameters ``names``."""
     index = pd.MultiIndex.from_tuples(
-        [tuple(one.parameters()[name] for name in values) for one in chosen], names=list(values)
+        [tuple(one.parameters()[name] for name in names) for one in chosen], names=list(names)
     )
-    total = int(np.prod([len(v) for v in values.values()]))
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         [[*figures, halted] for figures, halted in rows],
         index=index,
         columns=[*Metrics._fields, "halted"],
     )
-    return Sweep(strategy, candles, account, start, tuple(chosen), frame, total - len(chosen))
+
+
+@contextmanager
+def maybe_writing(returns: str | Path | None, close_time: Ints) -> Iterator[DailyFile | None]:
+    """The file that takes the daily returns of a search over these bars, if they are asked for."""
+    if returns is None:
+        yield None
+        return
+    with writing_returns(Path(returns), day_index(close_time)) as out:
+        yield out
+
+
+def finish_returns(out: DailyFile | None, found: Sweep) -> None:
+    """Publish the daily returns of ``found``, all of whose rows were put."""
+    if out is None:
+        return
+    about = {
+        "strategy": found.strategy.__name__,
+        "symbols": list(found.candles.symbols),
+        "timeframe": found.candles.timeframe,
+        "candles": found.candles.digest(),
+    }
+    out.finish(found.frame.index.to_frame(index=False), about)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -105,7 +177,8 @@ class Sweep:
 
     ``frame`` has a row a combination, indexed by its parameters, and a column a figure; the last
     column, ``halted``, says whether the kill switch tripped during the run. ``skipped`` counts
-    combinations that the strategy does not allow.
+    combinations that were come upon and are not allowed. ``returns`` is the folder of their daily
+    returns, if they were asked for.
     """
 
     strategy: type[Strategy]
@@ -115,15 +188,16 @@ class Sweep:
     strategies: tuple[Strategy, ...]
     frame: pd.DataFrame
     skipped: int
+    returns: Path | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
 
-    def best(self, metric: str = "sharpe") -> Strategy:
-        """The strategy with the highest ``metric`` (lowest for ``max_drawdown``).
+    def ranked(self, metric: str = "sharpe") -> Ints:
+        """Positions of the rows, best ``metric`` first (lowest for ``max_drawdown``).
 
-        Of equals the first in the grid's order. Raises ParameterError for an unknown metric, or
-        where no row has a value for it.
+        Of equals the first in the frame's order; those without a value last. Raises ParameterError
+        for an unknown metric, or where no row has a value for it.
         """
         if metric not in METRICS:
             raise ParameterError(
@@ -137,8 +211,25 @@ class Sweep:
                 value=metric,
                 expected="a metric that some run defines",
             )
-        signed = -scores if metric == "max_drawdown" else scores
-        return self.strategies[int(np.nanargmax(signed))]
+        return np.argsort(scores if metric == "max_drawdown" else -scores, kind="stable")
+
+    def best(self, metric: str = "sharpe") -> Strategy:
+        """The strategy with the highest ``metric`` (lowest for ``max_drawdown``), as ``ranked``."""
+        return self.strategies[int(self.ranked(metric)[0])]
+
+    def top(self, n: int = 10, metric: str = "sharpe") -> pd.DataFrame:
+        """Equity at every close of the best ``n`` rows, best first: a column a combination.
+
+        The rows are run again, which gives their very figures; all of them, where they are fewer
+        than ``n``. Raises ParameterError for an ``n`` below 1, and what ``ranked`` raises.
+        """
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+            raise ParameterError(field="n", value=n, expected="a whole number from 1 on")
+        places = self.ranked(metric)[:n]
+        curves = [self.run(self.strategies[int(i)]).equity for i in places]
+        frame = pd.concat(curves, axis=1)
+        frame.columns = self.frame.index[places]
+        return frame
 
     def run(self, strategy: Strategy | None = None, name: str = "backtest") -> Backtest:
         """One row as a whole backtest; the best by Sharpe ratio unless a strategy is given."""
@@ -190,47 +281,21 @@ def _require_class(strategy: object) -> None:
     )
 
 
-def _silent(progress: bool | None) -> bool | None:
+def silent(progress: bool | None) -> bool | None:
+    """What tqdm is told about ``progress``."""
     return None if progress is None else not progress  # None: silent unless on a terminal
-
-
-def _grid_values(
-    strategy: type[Strategy], grid: Mapping[str, Iterable[float]]
-) -> dict[str, list[int | float]]:
-    if not grid:
-        raise ParameterError(
-            field=f"{strategy.__name__} grid", value={}, expected="values for some parameter"
-        )
-    values: dict[str, list[int | float]] = {}
-    for name, given in grid.items():
-        listed: Sequence[float] = list(given) if isinstance(given, Iterable) else [given]
-        values[name] = list(dict.fromkeys(bounded(strategy, name, one) for one in listed))
-        if not values[name]:
-            raise ParameterError(
-                field=f"{strategy.__name__}.{name}", value=[], expected="at least one value"
-            )
-    return values
-
-
-def _combinations(
-    strategy: type[Strategy], values: Mapping[str, Sequence[int | float]]
-) -> Iterator[Strategy]:
-    for chosen in itertools.product(*values.values()):
-        try:
-            yield strategy(**dict(zip(values, chosen, strict=True)))
-        except ParameterError:  # each value is within bounds, so a rule between them refused it
-            continue
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What the rows of a sweep are computed from, and where they are kept."""
+    """What the rows of a sweep are computed from, and where they and their returns are kept."""
 
     strategies: tuple[Strategy, ...]
     candles: CandleSet
     account: Account
     start: int | None
     kept: KeptRows | None
+    returns: DailyFile | None = None
 
 
 def _rows(work: _Work, order: Sequence[int], progress: bool | None) -> list[Row]:
@@ -238,7 +303,7 @@ def _rows(work: _Work, order: Sequence[int], progress: bool | None) -> list[Row]
 
     Each chunk is kept as soon as it is done: by a kill one loses the chunks under way.
     """
-    rows: dict[int, Row] = {} if work.kept is None else work.kept.read()
+    rows: dict[int, Row] = {} if work.kept is None else work.kept.read(work.returns)
     left = [i for i in order if i not in rows]
     workers = min(os.cpu_count() or 1, max(1, len(left) // ROWS_A_WORKER))
     size = max(1, min(LARGEST_CHUNK, -(-len(left) // workers)))
@@ -249,15 +314,20 @@ def _rows(work: _Work, order: Sequence[int], progress: bool | None) -> list[Row]
         initial=len(order) - len(left),
         desc="sweep",
         unit="run",
-        disable=_silent(progress),
+        disable=silent(progress),
         leave=False,
     )
 
     def compute(chunk: Sequence[int]) -> list[Row]:
         chosen = [work.strategies[i] for i in chunk]
-        found = figures_of_rows(chosen, course, work.account, bank, bar.update)
+        daily: Floats | None = None
+        if work.returns is not None:
+            daily = np.empty((len(chunk), len(course.day_ends)))
+        found = figures_of_rows(chosen, course, work.account, bank, bar.update, daily)
+        if work.returns is not None and daily is not None:
+            work.returns.put(chunk, daily)
         if work.kept is not None:
-            work.kept.keep(chunk, found)
+            work.kept.keep(chunk, found, daily)
         return found
 
     with bar, ThreadPoolExecutor(workers, thread_name_prefix="sweep") as pool:

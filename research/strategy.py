@@ -58,9 +58,12 @@ __all__ = [
     "strategy_class",
 ]
 
-# Keywords of sweep and make_strategy, beside which parameters are given by keyword.
+# Keywords of sweep, optimise and make_strategy, beside which parameters are given by keyword.
 RESERVED: Final = frozenset(
-    {"account", "candles", "name", "parameters", "progress", "resume", "strategy", "trade_from"}
+    (
+        *("account", "candles", "constraint", "draws", "metric", "name", "parameters", "progress"),
+        *("resume", "returns", "seed", "strategy", "trade_from", "trials"),
+    )
 )
 
 
