@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def by_hand(equity: np.ndarray, close_time: np.ndarray, cash: float) -> list[flo
     for value, moment in zip(equity.tolist(), close_time.tolist(), strict=True):
         last[moment // DAY] = value
     values = [cash, *last.values()]
-    return [after / before - 1.0 for before, after in zip(values, values[1:], strict=False)]
+    return [after / before - 1.0 for before, after in pairwise(values)]
 
 
 def by_row(world: World, kernel: Callable[..., Any]) -> list[float]:
@@ -108,7 +109,7 @@ def off_by_a_day(scratch: Any, day: int, t: int, equity: float) -> int:
     ("name", "broken"),
     [
         ("_is_invested", lambda _: False),  # runs past a day's end while something is held
-        ("_note_days", lambda scratch, day, t, equity: day),
+        ("_note_days", lambda _scratch, day, *_: day),
         ("_note_days", off_by_a_day),
     ],
 )
