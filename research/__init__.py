@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from research.artefact import Artefact, load_artefact
     from research.backtesting import Backtest, backtest
     from research.candles import Candles, CandleSet, Gap
+    from research.daily_file import read_returns
     from research.errors import CandlebookError
     from research.history import History
     from research.promotion import promote, reproduce, verify
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from research.strategy import Action, Signal, Strategy, Targets, make_strategy, param, registry
     from research.synthetic import synthetic_candles
     from research.tape import Intervention, Move
+    from research.tpe import optimise
     from research.workspace import default_account, load, load_or_synthetic, market
 
 _HOME = {
@@ -40,6 +42,7 @@ _HOME = {
     "research.artefact": ("Artefact", "load_artefact"),
     "research.backtesting": ("Backtest", "backtest"),
     "research.candles": ("CandleSet", "Candles", "Gap"),
+    "research.daily_file": ("read_returns",),
     "research.errors": ("CandlebookError",),
     "research.history": ("History",),
     "research.promotion": ("promote", "reproduce", "verify"),
@@ -62,6 +65,7 @@ _HOME = {
     ),
     "research.synthetic": ("synthetic_candles",),
     "research.tape": ("Intervention", "Move"),
+    "research.tpe": ("optimise",),
     "research.workspace": ("default_account", "load", "load_or_synthetic", "market"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -100,8 +104,10 @@ __all__ = [
     "load_settings",
     "make_strategy",
     "market",
+    "optimise",
     "param",
     "promote",
+    "read_returns",
     "registry",
     "reproduce",
     "resample",

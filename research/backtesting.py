@@ -33,6 +33,7 @@ from research.blotter import (
     settled,
 )
 from research.candles import Candles, CandleSet, Ints, iso, require_sound, utc_ms
+from research.daily import daily_returns, day_ends, day_index
 from research.engine import fold
 from research.errors import HistoryMissing, InputError
 from research.metrics import METRICS, Metrics, metrics_of, tally_log
@@ -52,6 +53,7 @@ __all__ = [
     "account_for",
     "as_candle_set",
     "backtest",
+    "require_bars",
     "require_tradable",
     "run_tape",
 ]
@@ -88,6 +90,17 @@ def require_tradable(candles: CandleSet) -> None:
             )
         require_sound(one)
     candles.require_gaps_accepted()
+
+
+def require_bars(close_time: Ints, candles: CandleSet, trade_from: str | int | None) -> None:
+    """Raises InputError for a start that leaves no bar to trade on."""
+    if not len(close_time):
+        last_close = iso(int(candles.clock()[-1]) + candles.bar_ms)
+        raise InputError(
+            field="trade_from",
+            value=trade_from,
+            expected=f"a time up to the last close, {last_close}",
+        )
 
 
 def account_for(account: object, candles: CandleSet) -> Account:
@@ -148,13 +161,7 @@ def backtest(
     start = None if trade_from is None else utc_ms(trade_from)
     targets = compute_targets(strategy, candles)
     tape = tape_of(candles, targets, interventions, start, account.volatility_bars)
-    if not len(tape.close_time):
-        last_close = iso(int(candles.clock()[-1]) + candles.bar_ms)
-        raise InputError(
-            field="trade_from",
-            value=trade_from,
-            expected=f"a time up to the last close, {last_close}",
-        )
+    require_bars(tape.close_time, candles, trade_from)
     return run_tape(strategy, candles, account, targets, tape, name)
 
 
@@ -177,9 +184,9 @@ def run_tape(
 class Backtest:
     """The result of one run. Frames are indexed by UTC time; money is in quote currency.
 
-    ``metrics`` (figures), ``equity`` and ``drawdown`` (series at each close), ``signals``,
-    ``orders``, ``fills``, ``trades`` (frames), ``halted_at``, ``plot()``, ``report(path)``, and
-    ``portfolio``, a vectorbt Portfolio built from the engine's fills.
+    ``metrics`` (figures), ``equity`` and ``drawdown`` (series at each close), ``daily_returns``,
+    ``signals``, ``orders``, ``fills``, ``trades`` (frames), ``halted_at``, ``plot()``,
+    ``report(path)``, and ``portfolio``, a vectorbt Portfolio built from the engine's fills.
     """
 
     strategy: Strategy
@@ -213,6 +220,16 @@ class Backtest:
     def equity(self) -> pd.Series:
         """Equity at each bar's close."""
         return pd.Series(self.log.equity, self.close_time, name="equity")
+
+    @cached_property
+    def daily_returns(self) -> pd.Series:
+        """Equity at the last close of each UTC day over that of the day before, minus one.
+
+        The first is measured from the initial cash; only days with a close are there.
+        """
+        ends = self.log.equity[day_ends(self.tape.close_time)]
+        returns = daily_returns(ends, self.account.initial_cash)
+        return pd.Series(returns, day_index(self.tape.close_time), name="daily_returns")
 
     @cached_property
     def drawdown(self) -> pd.Series:

@@ -1,9 +1,11 @@
 """The rows of a sweep that are done, kept on disk: a sweep that was killed goes on from there.
 
-A folder is one sweep's: ``sweep.json`` says which (a digest of strategy, code, grid, candles and
-account), and each finished chunk is a file ``rows-<SHA-256>.npy`` whose name is the hash of its
-bytes. A file that is not what it was when it was written counts as not there: its rows are computed
-again. Figures are float64 as the sweep computed them, so that a resumed frame is the same frame.
+A folder is one sweep's: ``sweep.json`` says which (a digest of strategy, code, combinations,
+candles and account), and each finished chunk is a file ``rows-<SHA-256>.npy`` whose name is the
+hash of its bytes: figures, and after them the daily returns where they were asked for. A file that
+is not what it was when it was written, or lacks returns that are wanted, counts as not there: its
+rows are computed again. All is float64 as the sweep computed it, so that a resumed frame is the
+same frame.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +21,9 @@ import numpy as np
 import talib
 
 from research.account import Account
-from research.candles import CandleSet
+from research.candles import CandleSet, Floats
 from research.code_hash import code_hashes
+from research.daily_file import DailyFile
 from research.durable import write_whole
 from research.errors import InputError
 from research.metrics import Metrics
@@ -35,20 +38,25 @@ COLUMNS = ("position", *Metrics._fields, "halted")
 
 def sweep_digest(
     strategy: type[Strategy],
-    grid: Mapping[str, Sequence[int | float]],
+    chosen: Sequence[Strategy],
     candles: CandleSet,
     account: Account,
     start: int | None,
 ) -> str:
     """SHA-256 of all that the rows of a sweep depend on.
 
+    Rows are kept by their position among the ``chosen``, so those themselves are what counts, not
+    the grid, draw or constraint that they come from.
     Raises InputError for a strategy without a file of its own, whose code cannot be told.
     """
+    rows = hashlib.sha256()
+    for one in chosen:
+        rows.update(f"{one.parameters()!r}\n".encode())
     said = {
         "strategy": f"{strategy.__module__}.{strategy.__name__} {strategy.version}",
         "code": code_hashes((strategy.__module__, "research.rows")),
         "libraries": {"numpy": np.__version__, "talib": talib.__version__},
-        "grid": {name: list(values) for name, values in grid.items()},
+        "rows": rows.hexdigest(),
         "candles": candles.digest(),
         "account": account.model_dump(mode="json"),
         "start": start,
@@ -62,25 +70,34 @@ class KeptRows:
 
     folder: Path
 
-    def read(self) -> dict[int, Row]:
-        """Every sound row by its position in the sweep's order."""
+    def read(self, returns: DailyFile | None = None) -> dict[int, Row]:
+        """Every sound row by its position in the sweep's order; ``returns`` takes its own."""
+        days = 0 if returns is None else len(returns.days)
         rows: dict[int, Row] = {}
         for path in sorted(self.folder.glob("rows-*.npy")):
             raw = path.read_bytes()
             if path.stem != f"rows-{hashlib.sha256(raw).hexdigest()}":
                 continue
-            for position, *figures, halted in np.load(io.BytesIO(raw)).tolist():
+            table = np.load(io.BytesIO(raw))
+            if returns is not None:
+                if table.shape[1] != len(COLUMNS) + days:
+                    continue
+                returns.put(table[:, 0].astype(int).tolist(), table[:, len(COLUMNS) :])
+            for position, *figures, halted in table[:, : len(COLUMNS)].tolist():
                 rows[int(position)] = Row(_figures(figures), bool(halted))
         return rows
 
-    def keep(self, positions: Sequence[int], rows: Sequence[Row]) -> None:
-        """Write one finished chunk, whole or not at all."""
+    def keep(
+        self, positions: Sequence[int], rows: Sequence[Row], daily: Floats | None = None
+    ) -> None:
+        """Write one finished chunk, whole or not at all; ``daily`` is rows x days."""
         table = [
             [position, *row.figures, row.halted]
             for position, row in zip(positions, rows, strict=True)
         ]
         sink = io.BytesIO()
-        np.save(sink, np.array(table, np.float64).reshape(len(rows), len(COLUMNS)))
+        figures = np.array(table, np.float64).reshape(len(rows), len(COLUMNS))
+        np.save(sink, figures if daily is None else np.hstack([figures, daily]))
         raw = sink.getvalue()
         write_whole(self.folder / f"rows-{hashlib.sha256(raw).hexdigest()}.npy", raw)
 
@@ -104,7 +121,8 @@ def kept_rows(folder: Path, digest: str) -> KeptRows:
         raise InputError(f"it cannot be read ({err})", field=str(record)) from err
     if known != digest:
         raise InputError(
-            "it holds the rows of another sweep: other candles, grid, account, code or libraries",
+            "it holds the rows of another sweep: "
+            "other candles, combinations, account, code or libraries",
             field="resume",
             value=str(folder),
             expected="the folder of this very sweep",

@@ -16,8 +16,9 @@ import numpy as np
 
 from research import metrics, stretch
 from research.account import Account
-from research.candles import CandleSet
+from research.candles import CandleSet, Floats, Ints
 from research.compiled import compile_kernel
+from research.daily import daily_returns, day_ends
 from research.engine import KERNEL_MODULES, step
 from research.errors import ParameterError
 from research.indicators import Bank, sharing
@@ -42,17 +43,24 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Course:
-    """The bars that every row lives through: candles, their tape without targets, their places."""
+    """The bars that every row lives through: candles, their tape without targets, their places.
+
+    ``day_ends`` are the bars that close last on their UTC day.
+    """
 
     candles: CandleSet
     tape: Tape
     places: tuple[Place, ...]
+    day_ends: Ints
 
 
-def course_of(candles: CandleSet, start: int | None, volatility_bars: int = 0) -> Course:
-    """The course over ``candles`` from the close ``start`` on (UTC milliseconds; None: all)."""
-    tape, places = blank_tape(candles, (), start, volatility_bars)
-    return Course(candles, tape, tuple(places))
+def course_of(candles: CandleSet, start: int | None, account: Account) -> Course:
+    """The course over ``candles`` from the close ``start`` on (UTC milliseconds; None: all).
+
+    ``account`` says what else its limits want to know of each bar.
+    """
+    tape, places = blank_tape(candles, (), start, account.volatility_bars)
+    return Course(candles, tape, tuple(places), day_ends(tape.close_time))
 
 
 def figures_of_rows(
@@ -61,17 +69,19 @@ def figures_of_rows(
     account: Account,
     bank: Bank,
     on_row: Callable[[], Any] = lambda: None,
+    daily: Floats | None = None,
 ) -> list[Row]:
     """The rows of ``strategies``, in their order; indicators are shared through ``bank``.
 
-    Several threads may live through one course. Raises ParameterError for a target that is none.
+    ``daily``, rows x days of the course, takes the daily returns of each. Several threads may live
+    through one course. Raises ParameterError for a target that is none.
     """
     candles, places = course.candles, course.places
     tape = course.tape._replace(target=course.tape.target.copy())
     symbols = len(candles)
     rules, log = as_arrays(rules_for(account, candles.symbols)), new_log(1, symbols)
-    scratch = new_scratch(len(tape.close_time))
-    rows = []
+    scratch = new_scratch(len(tape.close_time), None if daily is None else course.day_ends)
+    rows: list[Row] = []
     with sharing(bank):
         for strategy in strategies:
             _write_targets(tape, places, strategy, candles)
@@ -80,6 +90,8 @@ def figures_of_rows(
             bars, tally, tripped = _compiled_row()(state, tape, scratch, rules, log, tally)
             if bars < 0:
                 _tell_wrong_target(strategy, candles)
+            if daily is not None:
+                daily[len(rows)] = daily_returns(scratch.day_equity, account.initial_cash)
             rows.append(Row(metrics_of(tally, account.initial_cash, candles.bar_ms), bool(tripped)))
             on_row()
     return rows
@@ -116,11 +128,12 @@ def live_through(
 ) -> tuple[int, State, Tally]:
     """One combination over the whole tape: the bars lived, its last state, its tally.
 
-    ``log`` has one row, ``scratch`` room for every bar. A target outside 0 to 1 makes the bars -1.
-    The same bits as ``step`` and ``tally_bar`` on every bar.
+    ``log`` has one row, ``scratch`` room for every bar, and takes the equity at the days' ends. The
+    bars are -1 for a target outside 0 to 1. The same bits as ``step`` and ``tally_bar`` on every
+    bar.
     """
-    t, i, bars = 0, 0, len(tape.close_time)
-    busy = scratch.busy
+    t, i, day, bars = 0, 0, 0, len(tape.close_time)
+    busy, days = scratch.busy, len(scratch.day_ends)
     count = find_busy(tape, busy)
     if count < 0:
         return -1, state, tally
@@ -129,14 +142,39 @@ def live_through(
             while i < count and busy[i] < t:
                 i = i + 1
             stop = busy[i] if i < count else bars
-            t, state, tally = quiet_stretch(state, tape, t, stop, rules, tally, scratch)
+            pause = stop  # a day's end, where equity is to be noted and will move on
+            if day < days and _is_invested(state):
+                pause = min(stop, scratch.day_ends[day] + 1)
+            t, state, tally = quiet_stretch(state, tape, t, pause, rules, tally, scratch)
+            day = _note_days(scratch, day, t, state.equity)
             if t >= bars:
                 break
+            if t == pause and pause < stop:
+                continue
         clear_row(log, 0)
         state = step(state, tape, t, rules, log, 0)
         tally = tally_bar(tally, log, 0, rules)
         t = t + 1
+        day = _note_days(scratch, day, t, state.equity)
     return bars, state, tally
+
+
+def _is_invested(state: State) -> bool:
+    held = False
+    for s in range(len(state.lots)):
+        held = held or state.lots[s] != 0
+    return held
+
+
+def _note_days(scratch: Scratch, day: int, t: int, equity: float) -> int:
+    """Note the equity at the days' ends before bar ``t``, from ``day`` on; the next day to note.
+
+    Equity is the same at all of them: more than one passes only while nothing is held.
+    """
+    while day < len(scratch.day_ends) and scratch.day_ends[day] < t:
+        scratch.day_equity[day] = equity
+        day = day + 1
+    return day
 
 
 @cache

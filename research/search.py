@@ -1,16 +1,15 @@
-"""Parameter search: many runs of the engine that keep figures only, never a curve.
+"""Parameter search: many runs of the engine that keep figures, and daily returns on disk.
 
 Every row of a sweep is the same fold as a single backtest and is counted by the same accumulators,
-so its figures equal that backtest's to the bit. Memory does not grow with the number of rows.
+so its figures equal that backtest's to the bit. It keeps no curve in memory.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,21 +24,35 @@ from research.backtesting import (
     account_for,
     as_candle_set,
     backtest,
+    require_bars,
     require_tradable,
 )
-from research.candles import Candles, CandleSet, utc_ms
+from research.candles import Candles, CandleSet, Floats, Ints, utc_ms
 from research.cluster import Job, Place, place_of, rows_on_cluster
+from research.combinations import Constraint, drawn, every, require_some, space_of
+from research.daily import day_index
+from research.daily_file import DailyFile, writing_returns
 from research.errors import InputError, ParameterError
 from research.indicators import Bank
 from research.kept_rows import KeptRows, kept_rows, sweep_digest
 from research.metrics import METRICS, Metrics
 from research.rows import Row, course_of, figures_of_rows
-from research.strategy import Strategy, bounded
+from research.strategy import Strategy
+from research.tape import first_bar
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["Sweep", "sweep"]
+__all__ = [
+    "Setting",
+    "Sweep",
+    "finish_returns",
+    "frame_of",
+    "maybe_writing",
+    "setting_of",
+    "silent",
+    "sweep",
+]
 
 # What the indicators of a sweep may take, together.
 BANK_BYTES = 160 * 2**20
@@ -56,56 +69,114 @@ def sweep(
     trade_from: str | int | None = None,
     progress: bool | None = None,
     resume: str | Path | None = None,
+    draws: int | None = None,
+    seed: int = 0,
+    constraint: Constraint | None = None,
+    returns: str | Path | None = None,
     on: str | None = None,
     workers: int | None = None,
     **grid: Iterable[float],
 ) -> Sweep:
     """Run every combination of ``grid`` (parameter=values); returns a Sweep.
 
-    Combinations that break a rule between parameters (``fast < slow``) are left out and counted in
-    ``skipped``. ``progress`` None shows a bar on a terminal or in a notebook only. ``resume`` is a
-    folder that keeps finished rows: the same sweep, killed or interrupted, goes on from there and
-    ends with the same frame.
+    ``draws`` tries so many different combinations of it instead, drawn at random from ``seed``: the
+    same seed draws the same. Combinations that break a rule between parameters (``fast < slow``),
+    or that ``constraint``, a function of all parameters by name, answers with False, are left out
+    and counted in ``skipped``.
+
+    ``progress`` None shows a bar on a terminal or in a notebook only. ``resume`` is a folder that
+    keeps finished rows: the same sweep, killed or interrupted, goes on from there and ends with the
+    same frame. ``returns`` is a folder that takes every row's daily returns (``read_returns``).
 
     ``on`` takes it out of this process: "dask" or "ray" starts ``workers`` processes for it, an
     address (``tcp://host:8786``, ``ray://host:10001``) takes a cluster that is there. The frame is
     the same to the bit.
 
-    Raises ParameterError for an unknown parameter, a value out of bounds, an empty grid,
-    InputError for what is no class of strategies and for a folder that is another sweep's, what
-    ``backtest`` raises for the candles, and what ``rows_on_cluster`` raises.
+    Raises ParameterError for an unknown parameter, a value out of bounds, an empty grid, a wrong
+    number of draws, InputError for what is no class of strategies and for a folder that is another
+    sweep's, Busy for one that another process writes to, what ``backtest`` raises for the candles
+    and the start, and what ``rows_on_cluster`` raises.
     """
     place = place_of(on, workers)
-    candles = as_candle_set(candles)
-    _require_class(strategy)
-    require_tradable(candles)
-    account = account_for(account, candles)
-    start = None if trade_from is None else utc_ms(trade_from)
-    values = _grid_values(strategy, grid)
-    chosen = list(_combinations(strategy, values))
-    if not chosen:
-        raise ParameterError(
-            field=f"{strategy.__name__} grid",
-            value={name: list(v) for name, v in values.items()},
-            expected="at least one combination that the strategy allows",
-        )
-    bars = sum(len(one) for one in candles)
+    run = setting_of(strategy, candles, account, trade_from)
+    space = space_of(strategy, grid, constraint)
+    chosen, skipped = every(space) if draws is None else drawn(space, draws, seed)
+    require_some(space, chosen)
     kept = None
     if resume is not None:
-        digest = sweep_digest(strategy, values, candles, account, start)
+        digest = sweep_digest(strategy, chosen, run.candles, run.account, run.start)
         kept = kept_rows(Path(resume), digest)
-    work = _Work(tuple(chosen), candles, account, start, kept, place)
-    rows = _rows(work, _tiled(chosen, values, bars), progress)
+    order = _tiled(chosen, space.values, sum(len(one) for one in run.candles))
+    with maybe_writing(returns, run.close_time) as out:
+        work = _Work(tuple(chosen), run.candles, run.account, run.start, kept, out, place)
+        frame = frame_of(list(space.values), chosen, _rows(work, order, progress))
+        found = Sweep(
+            *(strategy, run.candles, run.account, run.start, tuple(chosen), frame, skipped),
+            returns=None if returns is None else Path(returns),
+        )
+        finish_returns(out, found)
+    return found
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a search runs on, checked: ``close_time`` of every bar, ``start`` in milliseconds."""
+
+    candles: CandleSet
+    account: Account
+    start: int | None
+    close_time: Ints
+
+
+def setting_of(
+    strategy: object, candles: object, account: object, trade_from: str | int | None
+) -> Setting:
+    """The setting of a search. Raises InputError for what is no class of strategies, and what
+    ``backtest`` raises for the rest."""
+    _require_class(strategy)
+    series = as_candle_set(candles)
+    require_tradable(series)
+    checked = account_for(account, series)
+    start = None if trade_from is None else utc_ms(trade_from)
+    clock = series.clock()
+    close_time = clock[first_bar(clock, series.bar_ms, start) :] + series.bar_ms
+    require_bars(close_time, series, trade_from)
+    return Setting(series, checked, start, close_time)
+
+
+def frame_of(names: Sequence[str], chosen: Sequence[Strategy], rows: Sequence[Row]) -> pd.DataFrame:
+    """The frame of a search: a row a combination, indexed by the parameters ``names``."""
     index = pd.MultiIndex.from_tuples(
-        [tuple(one.parameters()[name] for name in values) for one in chosen], names=list(values)
+        [tuple(one.parameters()[name] for name in names) for one in chosen], names=list(names)
     )
-    total = int(np.prod([len(v) for v in values.values()]))
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         [[*figures, halted] for figures, halted in rows],
         index=index,
         columns=[*Metrics._fields, "halted"],
     )
-    return Sweep(strategy, candles, account, start, tuple(chosen), frame, total - len(chosen))
+
+
+@contextmanager
+def maybe_writing(returns: str | Path | None, close_time: Ints) -> Iterator[DailyFile | None]:
+    """The file that takes the daily returns of a search over these bars, if they are asked for."""
+    if returns is None:
+        yield None
+        return
+    with writing_returns(Path(returns), day_index(close_time)) as out:
+        yield out
+
+
+def finish_returns(out: DailyFile | None, found: Sweep) -> None:
+    """Publish the daily returns of ``found``, all of whose rows were put."""
+    if out is None:
+        return
+    about = {
+        "strategy": found.strategy.__name__,
+        "symbols": list(found.candles.symbols),
+        "timeframe": found.candles.timeframe,
+        "candles": found.candles.digest(),
+    }
+    out.finish(found.frame.index.to_frame(index=False), about)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,7 +185,8 @@ class Sweep:
 
     ``frame`` has a row a combination, indexed by its parameters, and a column a figure; the last
     column, ``halted``, says whether the kill switch tripped during the run. ``skipped`` counts
-    combinations that the strategy does not allow.
+    combinations that were come upon and are not allowed. ``returns`` is the folder of their daily
+    returns, if they were asked for.
     """
 
     strategy: type[Strategy]
@@ -124,15 +196,16 @@ class Sweep:
     strategies: tuple[Strategy, ...]
     frame: pd.DataFrame
     skipped: int
+    returns: Path | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
 
-    def best(self, metric: str = "sharpe") -> Strategy:
-        """The strategy with the highest ``metric`` (lowest for ``max_drawdown``).
+    def ranked(self, metric: str = "sharpe") -> Ints:
+        """Positions of the rows, best ``metric`` first (lowest for ``max_drawdown``).
 
-        Of equals the first in the grid's order. Raises ParameterError for an unknown metric, or
-        where no row has a value for it.
+        Of equals the first in the frame's order; those without a value last. Raises ParameterError
+        for an unknown metric, or where no row has a value for it.
         """
         if metric not in METRICS:
             raise ParameterError(
@@ -146,8 +219,25 @@ class Sweep:
                 value=metric,
                 expected="a metric that some run defines",
             )
-        signed = -scores if metric == "max_drawdown" else scores
-        return self.strategies[int(np.nanargmax(signed))]
+        return np.argsort(scores if metric == "max_drawdown" else -scores, kind="stable")
+
+    def best(self, metric: str = "sharpe") -> Strategy:
+        """The strategy with the highest ``metric`` (lowest for ``max_drawdown``), as ``ranked``."""
+        return self.strategies[int(self.ranked(metric)[0])]
+
+    def top(self, n: int = 10, metric: str = "sharpe") -> pd.DataFrame:
+        """Equity at every close of the best ``n`` rows, best first: a column a combination.
+
+        The rows are run again, which gives their very figures; all of them, where they are fewer
+        than ``n``. Raises ParameterError for an ``n`` below 1, and what ``ranked`` raises.
+        """
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+            raise ParameterError(field="n", value=n, expected="a whole number from 1 on")
+        places = self.ranked(metric)[:n]
+        curves = [self.run(self.strategies[int(i)]).equity for i in places]
+        frame = pd.concat(curves, axis=1)
+        frame.columns = self.frame.index[places]
+        return frame
 
     def run(self, strategy: Strategy | None = None, name: str = "backtest") -> Backtest:
         """One row as a whole backtest; the best by Sharpe ratio unless a strategy is given."""
@@ -199,47 +289,21 @@ def _require_class(strategy: object) -> None:
     )
 
 
-def _silent(progress: bool | None) -> bool | None:
+def silent(progress: bool | None) -> bool | None:
+    """What tqdm is told about ``progress``."""
     return None if progress is None else not progress  # None: silent unless on a terminal
-
-
-def _grid_values(
-    strategy: type[Strategy], grid: Mapping[str, Iterable[float]]
-) -> dict[str, list[int | float]]:
-    if not grid:
-        raise ParameterError(
-            field=f"{strategy.__name__} grid", value={}, expected="values for some parameter"
-        )
-    values: dict[str, list[int | float]] = {}
-    for name, given in grid.items():
-        listed: Sequence[float] = list(given) if isinstance(given, Iterable) else [given]
-        values[name] = list(dict.fromkeys(bounded(strategy, name, one) for one in listed))
-        if not values[name]:
-            raise ParameterError(
-                field=f"{strategy.__name__}.{name}", value=[], expected="at least one value"
-            )
-    return values
-
-
-def _combinations(
-    strategy: type[Strategy], values: Mapping[str, Sequence[int | float]]
-) -> Iterator[Strategy]:
-    for chosen in itertools.product(*values.values()):
-        try:
-            yield strategy(**dict(zip(values, chosen, strict=True)))
-        except ParameterError:  # each value is within bounds, so a rule between them refused it
-            continue
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What the rows of a sweep are computed from, where, and where they are kept."""
+    """What the rows of a sweep are computed from, where, and where they and their returns go."""
 
     strategies: tuple[Strategy, ...]
     candles: CandleSet
     account: Account
     start: int | None
     kept: KeptRows | None
+    returns: DailyFile | None = None
     place: Place | None = None
 
 
@@ -248,29 +312,28 @@ def _rows(work: _Work, order: Sequence[int], progress: bool | None) -> list[Row]
 
     Each chunk is kept as soon as it is done: by a kill one loses the chunks under way.
     """
-    rows: dict[int, Row] = {} if work.kept is None else work.kept.read()
+    rows: dict[int, Row] = {} if work.kept is None else work.kept.read(work.returns)
     left = [i for i in order if i not in rows]
     workers = min(os.cpu_count() or 1, max(1, len(left) // ROWS_A_WORKER))
     size = max(1, min(LARGEST_CHUNK, -(-len(left) // workers)))
     chunks = [left[first : first + size] for first in range(0, len(left), size)]
-    course, bank = (
-        course_of(work.candles, work.start, work.account.volatility_bars),
-        Bank(BANK_BYTES),
-    )
+    course, bank = course_of(work.candles, work.start, work.account), Bank(BANK_BYTES)
     bar = tqdm(
         total=len(order),
         initial=len(order) - len(left),
         desc="sweep",
         unit="run",
-        disable=_silent(progress),
+        disable=silent(progress),
         leave=False,
     )
 
     def compute(chunk: Sequence[int]) -> list[Row]:
         chosen = [work.strategies[i] for i in chunk]
-        found = figures_of_rows(chosen, course, work.account, bank, bar.update)
-        if work.kept is not None:
-            work.kept.keep(chunk, found)
+        daily: Floats | None = None
+        if work.returns is not None:
+            daily = np.empty((len(chunk), len(course.day_ends)))
+        found = figures_of_rows(chosen, course, work.account, bank, bar.update, daily)
+        _keep(work, chunk, found, daily)
         return found
 
     if work.place is not None and left:
@@ -283,16 +346,24 @@ def _rows(work: _Work, order: Sequence[int], progress: bool | None) -> list[Row]
     return [rows[i] for i in range(len(work.strategies))]
 
 
+def _keep(work: _Work, chunk: Sequence[int], found: Sequence[Row], daily: Floats | None) -> None:
+    """Write what is to be kept of a chunk that is done."""
+    if work.returns is not None and daily is not None:
+        work.returns.put(chunk, daily)
+    if work.kept is not None:
+        work.kept.keep(chunk, found, daily)
+
+
 def _rows_of_cluster(
     work: _Work, place: Place, left: Sequence[int], on_rows: Callable[[int], Any]
 ) -> dict[int, Row]:
     """The rows that are ``left``, kept as they arrive."""
-    job = Job(work.strategies, work.candles, work.account, work.start, BANK_BYTES)
+    days = work.returns is not None
+    job = Job(work.strategies, work.candles, work.account, work.start, BANK_BYTES, days)
     rows: dict[int, Row] = {}
     with closing(rows_on_cluster(place, job, left)) as chunks:
-        for chunk, found in chunks:
-            if work.kept is not None:
-                work.kept.keep(chunk, found)
+        for chunk, (found, daily) in chunks:
+            _keep(work, chunk, found, daily)
             rows.update(zip(chunk, found, strict=True))
             on_rows(len(chunk))
     return rows

@@ -59,11 +59,11 @@ __all__ = [
     "strategy_class",
 ]
 
-# Keywords of sweep and make_strategy, beside which parameters are given by keyword.
+# Keywords of sweep, optimise and make_strategy, beside which parameters are given by keyword.
 RESERVED: Final = frozenset(
     {
-        *("account", "candles", "name", "on", "parameters", "progress", "resume", "strategy"),
-        *("trade_from", "workers"),
+        *("account", "candles", "constraint", "draws", "metric", "name", "on", "parameters"),
+        *("progress", "resume", "returns", "seed", "strategy", "trade_from", "trials", "workers"),
     }
 )
 

@@ -33,21 +33,30 @@ GLANCE: Final = 16
 
 
 class Scratch(NamedTuple):
-    """Room for a kernel, which may make no array: positions of busy bars, and one block's marks."""
+    """Room for a kernel, which may make no array: positions of busy bars, one block's marks, and
+    what it is to note.
+
+    ``day_equity`` takes the equity at each of the bars ``day_ends``, which rise; both may be empty.
+    """
 
     busy: Any
     equity: Any
     change: Any
     share: Any
+    day_ends: Any
+    day_equity: Any
 
 
-def new_scratch(bars: int) -> Scratch:
+def new_scratch(bars: int, day_ends: Ints | None = None) -> Scratch:
     """Room for runs of this many bars, one after the other; what it holds before means nothing."""
+    ends = np.empty(0, np.int64) if day_ends is None else day_ends
     return Scratch(
         busy=np.empty(bars, np.int64),
         equity=np.empty(BLOCK + 1),
         change=np.empty(BLOCK),
         share=np.empty(BLOCK),
+        day_ends=ends,
+        day_equity=np.empty(len(ends)),
     )
 
 

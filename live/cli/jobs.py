@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from research.settings import Settings, StrategySettings
     from research.strategy import Strategy
 
-__all__ = ["Asked", "Job", "document_of", "finer_candles", "prepare", "run_options"]
+__all__ = ["Asked", "Job", "Search", "document_of", "finer_candles", "prepare", "run_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -64,6 +64,36 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How the combinations of a grid are chosen, and what is kept of them beside the figures.
+
+    All of them, or so many ``draws``, or so many ``tpe`` proposals; ``constraint`` are comparisons
+    that must all hold; ``resume`` keeps finished rows, ``returns`` their daily returns.
+    """
+
+    draws: int | None = None
+    tpe: int | None = None
+    seed: int | None = None
+    constraint: tuple[str, ...] = ()
+    resume: Path | None = None
+    returns: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.draws is not None and self.tpe is not None:
+            raise InputError("--draws and --tpe are two ways to search", field="--tpe")
+        if self.seed is not None and self.draws is None and self.tpe is None:
+            raise InputError(
+                "nothing is drawn", field="--seed", remedy="It goes with --draws or --tpe."
+            )
+        if self.resume is not None and self.tpe is not None:
+            raise InputError(
+                "what TPE proposes depends on all before it, and is not kept",
+                field="--resume",
+                remedy="Leave it out: the same seed gives the same rows.",
+            )
+
+
+@dataclass(frozen=True)
 class Job:
     """A run that is ready: everything is known, bounded and loaded.
 
@@ -86,19 +116,15 @@ class Job:
         return backtest(chosen, self.candles, self.account, trade_from=self.trade_from, name=name)
 
     def sweep(
-        self,
-        grid: dict[str, tuple[int | float, ...]],
-        metric: str,
-        resume: Path | None = None,
+        self, grid: dict[str, tuple[int | float, ...]], metric: str, search: Search | None = None
     ) -> Sweep:
-        """Every combination of ``grid``; the parameters that are not in it stay as they are.
+        """What ``search`` chooses of ``grid``; the parameters that are not in it stay as they are.
 
-        ``resume`` is the folder that keeps finished rows. Raises ParameterError where there is no
-        such ``metric`` to rank them by, before any runs.
+        Raises ParameterError where there is no such ``metric`` to rank them by, before any runs.
         """
+        from live.cli.constraints import constraint_of
         from research.account import did_you_mean
         from research.metrics import METRICS
-        from research.search import sweep
 
         if metric not in METRICS:
             raise ParameterError(
@@ -108,14 +134,25 @@ class Job:
                 remedy=did_you_mean(metric, METRICS),
             )
 
+        asked = search or Search()
         fixed = {name: (value,) for name, value in self.parameters.items() if name not in grid}
-        values: dict[str, Any] = {**grid, **fixed}
-        return sweep(
-            *(self.strategy, self.candles, self.account),
-            trade_from=self.trade_from,
-            resume=resume,
-            **values,
-        )
+        common: dict[str, Any] = {
+            "trade_from": self.trade_from,
+            "constraint": constraint_of(
+                asked.constraint, frozenset(spec.name for spec in fields(self.strategy))
+            ),
+            "returns": asked.returns,
+            **grid,
+            **fixed,
+        }
+        what, seed = (self.strategy, self.candles, self.account), asked.seed or 0
+        if asked.tpe is not None:
+            from research.tpe import optimise
+
+            return optimise(*what, trials=asked.tpe, seed=seed, metric=metric, **common)
+        from research.search import sweep
+
+        return sweep(*what, resume=asked.resume, draws=asked.draws, seed=seed, **common)
 
 
 def prepare(project: Project, asked: Asked) -> Job:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from live.cli.jobs import Asked, document_of, finer_candles, prepare, run_options
+from live.cli.jobs import Asked, Search, document_of, finer_candles, prepare, run_options
 from live.cli.options import Project, grid_option, json_option, pass_project, writes
 from live.cli.output import answer, busy, counted, table
 from research.errors import InputError
@@ -24,6 +25,8 @@ __all__ = ["backtest", "grid_options", "sweep"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 OUT_FILE = click.Path(dir_okay=False, path_type=Path)
+OUT_FOLDER = click.Path(file_okay=False, path_type=Path)
+SHOWN = 10
 
 
 @click.command()
@@ -82,41 +85,65 @@ def grid_options(command: Command) -> Command:
     return grid_option(metric(command))
 
 
+def search_options(command: Command) -> Command:
+    """Adds the options that say how combinations are chosen: the fields of ``Search``."""
+    options = (
+        click.option("--draws", type=click.IntRange(1), help="Try so many, drawn at random."),
+        click.option(
+            "--tpe", type=click.IntRange(1), help="Try so many, proposed by Optuna's TPE."
+        ),
+        click.option(
+            "--seed", type=click.IntRange(0), help="Of --draws or --tpe: the same gives the same."
+        ),
+        click.option(
+            "--constraint",
+            metavar="COMPARISON",
+            multiple=True,
+            help='Leave out what breaks it, such as "fast * 2 <= slow"; repeatable.',
+        ),
+        click.option(
+            "--resume",
+            type=OUT_FOLDER,
+            help="A folder that keeps finished rows: the same sweep goes on from there.",
+        ),
+        click.option(
+            "--returns", type=OUT_FOLDER, help="A folder that takes every row's daily returns."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("strategy")
 @run_options
 @grid_options
+@search_options
 @click.option(
-    "--top", type=click.IntRange(1), default=10, show_default=True, help="How many to show."
+    "--top",
+    type=click.IntRange(1),
+    help=f"How many to show (default: {SHOWN}); with --csv or --returns, to keep the full equity "
+    "of, in a Parquet file beside it.",
 )
 @click.option("--csv", type=OUT_FILE, help="Write every combination to this file.")
-@click.option(
-    "--resume",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="A folder that keeps finished rows: the same sweep goes on from there.",
-)
 @json_option
 @pass_project
 def sweep(project: Project, as_json: bool, **given: Any) -> None:
-    """Run STRATEGY for every combination of a grid.
+    """Run STRATEGY for every combination of a grid, or for some of them.
 
     Each row equals its single backtest. STRATEGY is named as for `candlebook backtest`.
     """
     grid, metric, top, csv = (given.pop(name) for name in ("grid", "metric", "top", "csv"))
-    resume = given.pop("resume")
+    search = Search(**{spec.name: given.pop(spec.name) for spec in fields(Search)})
     if not grid:
         raise InputError(
             "nothing to vary", field="--grid", remedy="Name values: --grid fast=5:60:5."
         )
     job = prepare(project, Asked(**given))
-    found = job.sweep(grid, metric, resume)
-    best = found.best(metric)
-    if csv is not None:
-        from research.durable import write_whole
-
-        with writes("--csv", csv):
-            write_whole(csv, found.frame.to_csv())
-    ranked = _ranked(found, metric).head(top)
+    found = job.sweep(grid, metric, search)
+    ranked = found.frame.iloc[found.ranked(metric)].head(top or SHOWN)
+    files = _written(found, metric, top, csv)
     document = {
         "strategy": found.strategy.__name__,
         "symbols": found.candles.symbols,
@@ -124,20 +151,44 @@ def sweep(project: Project, as_json: bool, **given: Any) -> None:
         "runs": len(found),
         "skipped": found.skipped,
         "metric": metric,
-        "best": best.parameters(),
+        "best": found.best(metric).parameters(),
         "rows": ranked.reset_index().to_dict("records"),
-        "csv": csv,
+        **files,
     }
-    answer(as_json, document, *_shown(found, ranked, metric, csv))
+    answer(as_json, document, *_shown(found, ranked, metric, files))
 
 
-def _ranked(found: Sweep, metric: str) -> pd.DataFrame:
-    """Best first, and of equals the first in the grid's order, as ``Sweep.best`` chooses."""
-    upwards = metric == "max_drawdown"
-    return found.frame.sort_values(metric, ascending=upwards, kind="stable", na_position="last")
+def _written(
+    found: Sweep, metric: str, top: int | None, csv: Path | None
+) -> dict[str, Path | None]:
+    """Write what was asked for; where each of it is, or None."""
+    from research.durable import write_whole
+
+    if csv is not None:
+        with writes("--csv", csv):
+            write_whole(csv, found.frame.to_csv())
+    beside, equity = csv or found.returns, None
+    if top is not None and beside is not None:
+        equity = beside.with_name(f"{beside.stem}.top.parquet")
+        with writes("--top", equity):
+            write_whole(equity, _equity_file(found.top(top, metric)))
+    return {"csv": csv, "returns": found.returns, "equity": equity}
 
 
-def _shown(found: Sweep, ranked: pd.DataFrame, metric: str, csv: Path | None) -> list[Any]:
+def _equity_file(equity: pd.DataFrame) -> bytes:
+    """A Parquet file: close times and a column a combination, named fast=5 slow=20."""
+    names = [str(name) for name in equity.columns.names]
+    titles = [
+        " ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        for values in equity.columns
+    ]
+    raw: bytes = equity.set_axis(titles, axis="columns").to_parquet()
+    return raw
+
+
+def _shown(
+    found: Sweep, ranked: pd.DataFrame, metric: str, files: dict[str, Path | None]
+) -> list[Any]:
     from research.chart_theme import format_metric
     from research.metrics import METRICS
 
@@ -156,14 +207,19 @@ def _shown(found: Sweep, ranked: pd.DataFrame, metric: str, csv: Path | None) ->
         )
         for row in flat.to_dict("records")
     ]
-    skipped = f", {found.skipped:,} that the strategy does not allow" if found.skipped else ""
+    skipped = f", {found.skipped:,} that are not allowed" if found.skipped else ""
     symbols = ", ".join(found.candles.symbols)
     title = (
         f"{found.strategy.__name__} on {symbols}, {found.candles.timeframe}: "
         f"{counted(len(found), 'combination')}{skipped}\n"
     )
     luck = "The best of many is partly luck: look at its neighbours before you promote it."
-    written = [] if csv is None else [f"Every combination: {csv}"]
+    titles_of = {
+        "csv": "Every combination",
+        "returns": "Daily returns of all",
+        "equity": f"Equity of the best {len(ranked):,}",
+    }
+    written = [f"{titles_of[name]}: {path}" for name, path in files.items() if path is not None]
     return [title, table(columns, rows), f"\n{luck}", *_halts(found), *written]
 
 

@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 
 from research.account import Account
 from research.candles import CandleSet
-from research.cluster.chunk import Common, code_of, libraries, packed
+from research.cluster.chunk import Common, Found, code_of, libraries, packed
 from research.errors import InputError
 from research.indicators import Bank
-from research.rows import Row, course_of, figures_of_rows
+from research.rows import course_of, figures_of_rows
 from research.strategy import Strategy
 
 __all__ = ["Job", "Place", "place_of", "rows_a_chunk", "rows_on_cluster"]
@@ -49,13 +49,17 @@ class Place:
 
 @dataclass(frozen=True)
 class Job:
-    """The rows of a sweep and what they are computed from; ``start`` in UTC milliseconds."""
+    """The rows of a sweep and what they are computed from; ``start`` in UTC milliseconds.
+
+    ``wants_daily``: their daily returns as well.
+    """
 
     strategies: tuple[Strategy, ...]
     candles: CandleSet
     account: Account
     start: int | None
     bank_bytes: int
+    wants_daily: bool = False
 
 
 class Crew(Protocol):
@@ -66,7 +70,7 @@ class Crew(Protocol):
 
     def computed(
         self, key: str, common: bytes, chunks: Sequence[bytes]
-    ) -> Generator[tuple[int, list[Row]]]:
+    ) -> Generator[tuple[int, Found]]:
         """The rows of each chunk by its position, as they are done; closed early, it cancels."""
 
 
@@ -135,7 +139,7 @@ def rows_a_chunk(rows: int, bars: int, workers: int) -> int:
 
 def rows_on_cluster(
     place: Place, job: Job, positions: Sequence[int]
-) -> Generator[tuple[Sequence[int], list[Row]]]:
+) -> Generator[tuple[Sequence[int], Found]]:
     """The rows at ``positions`` of the job, chunk by chunk, as they are done.
 
     A chunk whose worker died is computed again. Whatever ends the iteration early cancels the rest;
@@ -155,8 +159,8 @@ def rows_on_cluster(
             for chunk in chunks
         ]
         with closing(crew.computed(key, common, sent)) as done:
-            for i, rows in done:
-                yield chunks[i], rows
+            for i, found in done:
+                yield chunks[i], found
 
 
 def _opened(place: Place, size: int) -> AbstractContextManager[Crew]:
@@ -173,7 +177,7 @@ def _common(job: Job, positions: Sequence[int]) -> Common:
     """What every chunk needs, with the rows that a worker has to find as they were found here."""
     chosen = sorted({positions[0], positions[len(positions) // 2], positions[-1]})
     control = [job.strategies[i] for i in chosen]
-    course = course_of(job.candles, job.start, job.account.volatility_bars)
+    course = course_of(job.candles, job.start, job.account)
     rows = figures_of_rows(control, course, job.account, Bank(job.bank_bytes))
     return Common(
         candles=job.candles,
@@ -183,4 +187,5 @@ def _common(job: Job, positions: Sequence[int]) -> Common:
         code=code_of(type(control[0])),
         libraries=libraries(),
         control=tuple(zip(control, rows, strict=True)),
+        wants_daily=job.wants_daily,
     )

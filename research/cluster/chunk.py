@@ -13,10 +13,12 @@ import platform
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from research.account import Account
-from research.candles import CandleSet
+from research.candles import CandleSet, Floats
 from research.code_hash import code_hashes
 from research.errors import CandlebookError, InputError, WorkerDiffers
 from research.indicators import Bank
@@ -25,6 +27,7 @@ from research.strategy import Strategy
 
 __all__ = [
     "Common",
+    "Found",
     "code_of",
     "compute_chunk",
     "forget",
@@ -36,6 +39,13 @@ __all__ = [
 CORE: Final = ("research.rows", "research.cluster.chunk")
 LIBRARIES: Final = ("numpy", "pandas", "numba", "llvmlite", "TA-Lib")
 REMEDY: Final = "Give every worker the project and the libraries of this process, and restart it."
+
+
+class Found(NamedTuple):
+    """A chunk that is done: its rows, and their daily returns (rows x days) where asked for."""
+
+    rows: list[Row]
+    daily: Floats | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +63,7 @@ class Common:
     code: Mapping[str, str]
     libraries: Mapping[str, str]
     control: tuple[tuple[Strategy, Row], ...]
+    wants_daily: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,7 @@ class _Ready:
     course: Course
     account: Account
     bank: Bank
+    wants_daily: bool
 
 
 # One sweep at a time: the next one takes the place of the last.
@@ -74,7 +86,7 @@ _ONE_AT_A_TIME = threading.Lock()
 _seen: dict[str, str] = {}
 
 
-def compute_chunk(key: str, common: Callable[[], bytes], chunk: bytes) -> list[Row]:
+def compute_chunk(key: str, common: Callable[[], bytes], chunk: bytes) -> Found:
     """The rows of the strategies packed in ``chunk``, in their order.
 
     ``key`` names the sweep; ``common`` is asked for the packed ``Common`` when this process first
@@ -85,7 +97,10 @@ def compute_chunk(key: str, common: Callable[[], bytes], chunk: bytes) -> list[R
         if not _ready or _ready[0].key != key:
             _ready[:] = [_prepared(key, _unpacked(common()))]
         ready = _ready[0]
-    return figures_of_rows(_unpacked(chunk), ready.course, ready.account, ready.bank)
+    strategies = _unpacked(chunk)
+    daily = np.empty((len(strategies), len(ready.course.day_ends))) if ready.wants_daily else None
+    rows = figures_of_rows(strategies, ready.course, ready.account, ready.bank, lambda: None, daily)
+    return Found(rows, daily)
 
 
 def forget(key: str) -> None:
@@ -159,14 +174,14 @@ def _prepared(key: str, common: Common) -> _Ready:
         if isinstance(err, WorkerDiffers):
             raise
         raise WorkerDiffers(str(err), field=worker_name(), remedy=REMEDY) from err
-    course = course_of(common.candles, common.start, common.account.volatility_bars)
+    course = course_of(common.candles, common.start, common.account)
     bank = Bank(common.bank_bytes)
     for strategy, wanted in common.control:
         (found,) = figures_of_rows([strategy], course, common.account, bank)
         # Text of a float is exact, tells 0 from -0, and NaN equals itself.
         here, there = _said(found), _said(wanted)
         _require_same(f"{strategy!r}:", there, here)
-    return _Ready(key, course, common.account, bank)
+    return _Ready(key, course, common.account, bank, common.wants_daily)
 
 
 def _said(row: Row) -> dict[str, str]:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from research.cluster.chunk import REMEDY, compute_chunk, forget, worker_name
+from research.cluster.chunk import REMEDY, Found, compute_chunk, forget, worker_name
 from research.cluster.processes import child_environment
 from research.errors import ClusterError, WorkerDiffers
-from research.rows import Row
 
 __all__ = ["dask_crew"]
 
@@ -165,7 +164,7 @@ class DaskCrew:
 
     def computed(
         self, key: str, common: bytes, chunks: Sequence[bytes]
-    ) -> Generator[tuple[int, list[Row]]]:
+    ) -> Generator[tuple[int, Found]]:
         """The rows of each chunk by its position, as they are done; closed early, it cancels."""
         import dask
 
@@ -207,11 +206,11 @@ class DaskCrew:
             return self.client.status == "running" and bool(self.client.nthreads())
         return False
 
-    def _result(self, task: Any) -> list[Row]:
+    def _result(self, task: Any) -> Found:
         from distributed import KilledWorker
 
         try:
-            rows: list[Row] = task.result()
+            rows: Found = task.result()
         except (KilledWorker, CancelledError) as err:
             raise ClusterError(
                 f"a chunk was lost with every worker that tried it: {err}",
@@ -230,5 +229,5 @@ def _as_it_is(raw: bytes) -> bytes:
     return raw
 
 
-def _chunk(key: str, common: bytes, chunk: bytes) -> list[Row]:
+def _chunk(key: str, common: bytes, chunk: bytes) -> Found:
     return compute_chunk(key, lambda: common, chunk)

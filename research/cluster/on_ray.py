@@ -13,10 +13,9 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from research.cluster.chunk import REMEDY, compute_chunk
+from research.cluster.chunk import REMEDY, Found, compute_chunk
 from research.cluster.processes import child_environment, environment_of
 from research.errors import ClusterError, InputError, WorkerDiffers
-from research.rows import Row
 
 __all__ = ["ray_crew"]
 
@@ -138,7 +137,7 @@ class RayCrew:
 
     def computed(
         self, key: str, common: bytes, chunks: Sequence[bytes]
-    ) -> Generator[tuple[int, list[Row]]]:
+    ) -> Generator[tuple[int, Found]]:
         """The rows of each chunk by its position, as they are done; closed early, it cancels."""
         shared = [self.ray.put(common)]  # in a list: a worker asks for it once, not with each chunk
         task = self.ray.remote(max_retries=RETRIES)(_chunk)
@@ -166,10 +165,10 @@ class RayCrew:
                     f"no worker is left since {ALONE_SECONDS} seconds", field=self.address
                 )
 
-    def _result(self, done: Any) -> list[Row]:
+    def _result(self, done: Any) -> Found:
         try:
             with self._lost():
-                rows: list[Row] = self.ray.get(done)
+                rows: Found = self.ray.get(done)
         except self.ray.exceptions.RayTaskError as err:
             if isinstance(err.cause, ImportError):
                 raise WorkerDiffers(
@@ -196,7 +195,7 @@ class RayCrew:
             ) from err
 
 
-def _chunk(key: str, shared: list[Any], chunk: bytes) -> list[Row]:
+def _chunk(key: str, shared: list[Any], chunk: bytes) -> Found:
     import ray
 
     def common() -> bytes:

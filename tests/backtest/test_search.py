@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from research.account import Account, Limits, Stops
@@ -174,6 +176,93 @@ def test_one_symbols_candles_are_a_set_of_one(candles: CandleSet) -> None:
     assert left.frame.equals(right.frame)
     with pytest.raises(InputError, match=r"candles: expected a CandleSet.*from_frame"):
         sweep(SmaCrossover, one.frame(), BUSY, fast=[3], slow=[10])  # type: ignore[arg-type]
+
+
+# Random draws and constraints
+
+
+def test_drawn_rows_are_rows_of_the_grid(candles: CandleSet) -> None:
+    grid = {"fast": range(3, 13), "slow": range(10, 40, 3)}
+    whole = sweep(SmaCrossover, candles, BUSY, **grid)
+    found = sweep(SmaCrossover, candles, BUSY, draws=20, seed=7, **grid)
+    assert len(found) == 20
+    assert found.frame.index.is_unique
+    rows = whole.frame.loc[found.frame.index]
+    assert found.frame.equals(rows)
+    assert not found.frame.equals(rows.sort_index())
+    again = sweep(SmaCrossover, candles, BUSY, draws=20, seed=7, **grid)
+    assert again.frame.equals(found.frame)
+    other = sweep(SmaCrossover, candles, BUSY, draws=20, seed=8, **grid)
+    assert not other.frame.equals(found.frame)
+
+
+def test_rows_that_the_constraint_refuses_are_counted_not_run(candles: CandleSet) -> None:
+    grid = {"fast": [3, 7, 15, 40], "slow": [10, 30, 90]}
+    whole = sweep(SmaCrossover, candles, BUSY, **grid)
+    found = sweep(
+        SmaCrossover, candles, BUSY, constraint=lambda p: 2 * p["fast"] <= p["slow"], **grid
+    )
+    kept = [(fast, slow) for fast, slow in whole.frame.index if 2 * fast <= slow]
+    assert found.frame.index.tolist() == kept
+    assert found.frame.equals(whole.frame.loc[kept])
+    assert (len(found), found.skipped) == (8, 4)
+    assert whole.skipped == 3
+    with pytest.raises(ParameterError, match="strategy and constraint allow"):
+        sweep(SmaCrossover, candles, BUSY, constraint=lambda _: False, **grid)
+
+
+def test_a_folder_of_rows_is_that_of_its_very_combinations(
+    candles: CandleSet, tmp_path: Path
+) -> None:
+    grid = {"fast": range(3, 13), "slow": range(10, 40, 3)}
+
+    def found(**how: Any) -> pd.DataFrame:
+        return sweep(SmaCrossover, candles, BUSY, resume=tmp_path, **grid, **how).frame
+
+    def near(p: dict[str, int | float]) -> bool:
+        return p["slow"] < 20
+
+    first = found(draws=9, seed=1)
+    assert found(draws=9, seed=1).equals(first)
+    for how in ({}, {"draws": 9, "seed": 2}, {"draws": 8, "seed": 1}, {"constraint": near}):
+        with pytest.raises(InputError, match="another sweep"):
+            found(**how)
+    assert found(draws=9, seed=1, constraint=lambda _: True).equals(first)
+
+
+def test_a_start_that_leaves_nothing_is_refused_as_by_a_backtest(candles: CandleSet) -> None:
+    with pytest.raises(InputError, match="trade_from: expected a time up to the last close"):
+        sweep(SmaCrossover, candles, BUSY, trade_from="2030", fast=[3], slow=[10])
+
+
+# The best
+
+
+def test_the_best_keep_their_equity(candles: CandleSet) -> None:
+    found = sweep(SmaCrossover, candles, BUSY, fast=[3, 7, 15], slow=[10, 30, 90])
+    for metric, upwards in (("total_return", False), ("max_drawdown", True)):
+        equity = found.top(3, metric)
+        ranked = found.frame.sort_values(metric, ascending=upwards, kind="stable")
+        assert equity.columns.equals(ranked.index[:3])
+        assert len(equity) == len(candles.clock())
+        for (_, figures), (_, curve) in zip(ranked.iterrows(), equity.items(), strict=False):
+            assert curve.iloc[-1] == figures["final_equity"]
+        best = found.run(found.best(metric)).equity
+        assert equity.iloc[:, 0].tolist() == best.tolist()
+        assert equity.index.equals(best.index)
+    assert found.top(100).shape[1] == len(found)
+    for n in (0, -1, 2.5, True):
+        with pytest.raises(ParameterError, match="n: expected a whole number from 1 on"):
+            found.top(n)  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="metric: expected one of total_return"):
+        found.top(1, "halted")
+
+
+def test_rows_without_a_value_rank_last(candles: CandleSet) -> None:
+    found = sweep(SmaCrossover, candles, BUSY, fast=[3], slow=[10, 4_000, 30])
+    assert found.frame["win_rate"].isna().tolist() == [False, True, False]
+    assert found.ranked("win_rate")[-1] == 1
+    assert found.best("win_rate") != found.strategies[1]
 
 
 def _without(one: Candles, row: int) -> Candles:

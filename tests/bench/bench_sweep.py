@@ -38,6 +38,7 @@ from research.search import sweep
 from research.state import Log, State, as_arrays, clear_row, new_log, opening_state
 from research.strategies.sma_crossover import SmaCrossover
 from research.strategy import compute_targets
+from research.stretch import new_scratch
 from research.synthetic import synthetic_candles
 from research.tape import Tape, tape_of
 from tests.bench.year_of_minutes import BARS as MEMORY_BARS
@@ -121,11 +122,11 @@ def rate(kernel: Callable[..., Any], candles: CandleSet, account: Account, skips
     for fast, slow in ((5, 50), (10, 100), (20, 200), (44, 290)):
         strategy = SmaCrossover(fast, slow)
         tape = tape_of(candles, compute_targets(strategy, candles))
-        rules, busy = as_arrays(rules_for(account, candles.symbols)), np.empty(HOURS + 1, np.int64)
+        rules, scratch = as_arrays(rules_for(account, candles.symbols)), new_scratch(HOURS + 1)
         for repeat in range(6):
             state = as_arrays(opening_state(account.initial_cash, 1))
             tally = as_arrays(opening_tally(account.initial_cash, 1))
-            middle = (busy,) if skips else ()
+            middle = (scratch,) if skips else ()
             started = time.perf_counter()
             kernel(state, tape, *middle, rules, new_log(1, 1), tally)
             if repeat:  # the first one compiles, or warms the caches

@@ -165,7 +165,7 @@ def test_every_row_of_a_sweep_equals_its_single_backtest(home: Path) -> None:
     single = document("backtest", "SmaCrossover", "--symbols", "ETHUSDT", *given)["metrics"]
     assert {name: best[name] for name in single} == single
     text = shown("sweep", "SmaCrossover", *grid, "--top", "2", "--metric", "max_drawdown")
-    assert "5 combinations, 3 that the strategy does not allow" in text
+    assert "5 combinations, 3 that are not allowed" in text
     assert len([line for line in text.splitlines() if line.strip()[:1].isdigit()]) == 2
 
 

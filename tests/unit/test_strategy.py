@@ -34,6 +34,7 @@ from research.strategy import (
     registry,
     strategy_class,
 )
+from research.tpe import optimise
 
 HOUR = 3_600_000
 SHIPPED = sorted(registry())
@@ -298,8 +299,9 @@ def test_a_parameter_may_not_be_called_like_a_keyword_of_a_sweep(name: str) -> N
 
 
 def test_the_reserved_names_are_the_keywords_that_there_are() -> None:
-    taken = [*inspect.signature(sweep).parameters, *inspect.signature(make_strategy).parameters]
-    assert sorted(set(taken) - {"grid", "more"}) == sorted(RESERVED)
+    takers = (sweep, optimise, make_strategy)
+    taken = {name for taker in takers for name in inspect.signature(taker).parameters}
+    assert sorted(taken - {"grid", "more"}) == sorted(RESERVED)
 
 
 def test_parameters_are_given_as_a_mapping_by_keyword_or_both() -> None:
