@@ -12,7 +12,7 @@ ARGS ?=
 # The paper-trading notebook runs under papermill, with a ledger and a slot: tests/notebooks does it.
 NOTEBOOKS := $(filter-out notebooks/paper_trading.ipynb,$(wildcard notebooks/*.ipynb))
 
-.PHONY: help install install-live lock demo test lint notebooks lab bench fuzz faults clean
+.PHONY: help install install-live lock demo test lint notebooks lab bench fuzz faults million clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -62,6 +62,9 @@ fuzz: install ## mutated answers of an exchange against the strict readers: 10,0
 
 faults: install ## every fault of an exchange x (fetch, refresh, paper run): the table of outcomes
 	@$(PY) -m tests.failure_modes.faults $(ARGS)
+
+million: install ## a million random bar-steps in plain Python and compiled: the same bits, every rule met
+	@$(PY) -m tests.backtest.million_steps $(ARGS)
 
 clean: ## remove caches; keeps .venv, data and promoted artefacts
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -257,7 +257,8 @@ def _now(feed: Feed, mode: str, lived: int) -> int:
 def _only_exits(ledger: Ledger, artefact: Artefact, now: int) -> bool:
     """Whether entries are refused anyway: then other filters cannot do any harm."""
     with ledger.reading() as conn:
-        return switch_status(conn, now).tripped or artefact.expiry.at <= now
+        switch = switch_status(conn, now)
+    return switch.tripped or switch.reducing is not None or artefact.expiry.at <= now
 
 
 def check_parity(name: str, settings: Settings, mode: str) -> Parity:

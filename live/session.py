@@ -123,7 +123,7 @@ def plan_of(
     ``first_seen`` are opens that were acted on and restated later: the run keeps what it saw.
     """
     strategy = artefact.strategy.build()
-    targets = tuple(compute_targets(strategy, one) for one in candles)
+    targets = compute_targets(strategy, candles)
     tape = tape_of(candles, targets, (), trade_from, artefact.account.volatility_bars)
     opens: Ints = tape.close_time - candles.bar_ms
     for (bar, symbol), price in first_seen.items():

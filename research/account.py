@@ -48,6 +48,7 @@ __all__ = [
     "complaints",
     "did_you_mean",
     "dotted",
+    "require_stop_to_size_by",
 ]
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -397,6 +398,14 @@ class Filters(Frozen):
         return self.lot_step.as_integer_ratio()
 
 
+def require_stop_to_size_by(limits: Limits | None, stops: Stops) -> None:
+    """Raises ValueError where positions are sized by a stop that there is not."""
+    if limits is None or limits.risk_per_trade_pct is None:
+        return
+    if stops.stop_loss_pct is None and stops.trailing_stop_pct is None:
+        raise ValueError("a stop_loss_pct or trailing_stop_pct, which risk_per_trade_pct sizes by")
+
+
 class Account(Frozen):
     """One account: what it starts with, what trading costs, what it may risk.
 
@@ -413,12 +422,7 @@ class Account(Frozen):
 
     @model_validator(mode="after")
     def _risk_has_a_stop(self) -> Account:
-        if self.limits is not None and self.limits.risk_per_trade_pct is not None:
-            stops = self.stops
-            if stops.stop_loss_pct is None and stops.trailing_stop_pct is None:
-                raise ValueError(
-                    "a stop_loss_pct or trailing_stop_pct, which risk_per_trade_pct sizes by"
-                )
+        require_stop_to_size_by(self.limits, self.stops)
         return self
 
     def __hash__(self) -> int:

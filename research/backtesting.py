@@ -146,7 +146,7 @@ def backtest(
     require_tradable(candles)
     account = account_for(account, candles)
     start = None if trade_from is None else utc_ms(trade_from)
-    targets = tuple(compute_targets(strategy, one) for one in candles)
+    targets = compute_targets(strategy, candles)
     tape = tape_of(candles, targets, interventions, start, account.volatility_bars)
     if not len(tape.close_time):
         last_close = iso(int(candles.clock()[-1]) + candles.bar_ms)

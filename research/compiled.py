@@ -34,7 +34,9 @@ def cache_folder(modules: Iterable[ModuleType]) -> Path:
     import numba
 
     # The last word stands for the options below, with which the code is compiled.
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version} no-nrt inline nogil".encode())
+    digest = hashlib.sha256(
+        f"{numba.__version__} {sys.version} no-nrt inline nogil numpy-errors".encode()
+    )
     for module in modules:
         for part in _parts(module):
             digest.update(part.encode())
@@ -77,7 +79,9 @@ def compile_kernel(kernel: Callable[..., Any], modules: tuple[ModuleType, ...]) 
     A kernel may write into the arrays it is given, and look at rows of them, but make none: it is
     compiled without numba's reference counting, which took 15 of every 16 nanoseconds. What is left
     of them went to handing named tuples of arrays from function to function, 3 KB a call: every
-    function is made a part of the kernel. Other threads run while a kernel does.
+    function is made a part of the kernel. Other threads run while a kernel does. A quotient by zero
+    would be numpy's, not an error: nothing here divides by what may be zero, and without that check
+    at every division a compiler may do several at a time.
     """
     import numba
     from numba.extending import register_jitable
@@ -85,11 +89,11 @@ def compile_kernel(kernel: Callable[..., Any], modules: tuple[ModuleType, ...]) 
     for module in modules:
         for value in list(vars(module).values()):
             if isinstance(value, FunctionType) and value.__module__ == module.__name__:
-                register_jitable(_nrt=False, forceinline=True)(value)
+                register_jitable(_nrt=False, forceinline=True, error_model="numpy")(value)
     with _ONE_FOLDER_AT_A_TIME:
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = str(cache_folder(modules))
         try:
-            return numba.njit(cache=True, nogil=True, _nrt=False)(kernel)
+            return numba.njit(cache=True, nogil=True, _nrt=False, error_model="numpy")(kernel)
         finally:
             numba.config.CACHE_DIR = before

@@ -23,7 +23,9 @@ CandlebookError
 │   └── IllegalTransition       an order moved in a way it may not
 ├── ParityBroken             7  paper and backtest differ
 ├── Busy                     8  another process holds the lock
-└── RunFailed                9  a scheduled notebook run did not finish
+├── RunFailed                9  a scheduled notebook run did not finish
+└── ClusterError            10  the machines of a sweep cannot be had, or are lost
+    └── WorkerDiffers           one would compute something else than this process
 
 Exit code 0 is success, 1 an error that nobody foresaw (please report it), 130 an interruption.
 """
@@ -38,6 +40,7 @@ __all__ = [
     "Busy",
     "CandlebookError",
     "CandlesRejected",
+    "ClusterError",
     "CorruptHistory",
     "CursorError",
     "DataError",
@@ -57,6 +60,7 @@ __all__ = [
     "RunFailed",
     "SettingsError",
     "UnknownNameError",
+    "WorkerDiffers",
 ]
 
 _UNSET = object()
@@ -198,3 +202,13 @@ class RunFailed(CandlebookError):
     """A notebook run did not finish."""
 
     exit_code = 9
+
+
+class ClusterError(CandlebookError):
+    """A cluster does not answer, does not start, or has lost all its workers."""
+
+    exit_code = 10
+
+
+class WorkerDiffers(ClusterError):
+    """A worker has other code or libraries, or finds other figures, than the asking process."""

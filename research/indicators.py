@@ -33,6 +33,7 @@ __all__ = [
     "highest",
     "lowest",
     "macd",
+    "momentum",
     "rsi",
     "sharing",
     "sma",
@@ -69,6 +70,14 @@ def atr(high: Floats, low: Floats, close: Floats, window: int = 14) -> Floats:
     J. W. Wilder, New Concepts in Technical Trading Systems (1978), section III.
     """
     return _single(talib.ATR, _window("atr.window", window, 1), high, low, close)
+
+
+def momentum(close: Floats, window: int) -> Floats:
+    """Return over the last ``window`` bars, as a fraction: c[t] / c[t - window] - 1.
+
+    NaN for the first ``window`` bars. It has no memory beyond its window.
+    """
+    return _single(talib.ROCP, _window("momentum.window", window, 1), close)
 
 
 def highest(values: Floats, window: int) -> Floats:

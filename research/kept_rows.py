@@ -92,7 +92,8 @@ def kept_rows(folder: Path, digest: str) -> KeptRows:
     """
     record = folder / RECORD
     if not record.exists():
-        if folder.exists() and any(folder.iterdir()):
+        # What a kill left of the record's own first write is nobody's, and in nobody's way.
+        if folder.exists() and not all(one.match(f".{RECORD}-*.tmp") for one in folder.iterdir()):
             raise InputError(
                 field="resume", value=str(folder), expected="an empty folder, or one of a sweep"
             )

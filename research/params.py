@@ -34,6 +34,7 @@ from research.account import (
     SlippageBps,
     Step,
     Stops,
+    require_stop_to_size_by,
 )
 
 __all__ = [
@@ -211,6 +212,11 @@ class StrategiesFile(_Section):
 class RiskFile(_Section):
     limits: Limits = Limits()
     stops: Stops = Stops()
+
+    @model_validator(mode="after")
+    def _risk_has_a_stop(self) -> RiskFile:
+        require_stop_to_size_by(self.limits, self.stops)
+        return self
 
 
 class Environment(_Section):

@@ -16,7 +16,7 @@ import numpy as np
 
 from research import metrics, stretch
 from research.account import Account
-from research.candles import Candles, CandleSet, Ints
+from research.candles import CandleSet
 from research.compiled import compile_kernel
 from research.engine import KERNEL_MODULES, step
 from research.errors import ParameterError
@@ -24,8 +24,8 @@ from research.indicators import Bank, sharing
 from research.metrics import Metrics, Tally, metrics_of, opening_tally, tally_bar
 from research.risk import Rules, rules_for
 from research.state import Log, State, as_arrays, clear_row, new_log, opening_state
-from research.strategy import Strategy, compute_targets, raw_target
-from research.stretch import find_busy, is_restless, quiet_stretch
+from research.strategy import Strategy, compute_targets, raw_targets
+from research.stretch import Scratch, find_busy, is_restless, new_scratch, quiet_stretch
 from research.tape import Place, Tape, blank_tape
 
 __all__ = ["ROW_MODULES", "Course", "Row", "course_of", "figures_of_rows", "live_through"]
@@ -70,15 +70,14 @@ def figures_of_rows(
     tape = course.tape._replace(target=course.tape.target.copy())
     symbols = len(candles)
     rules, log = as_arrays(rules_for(account, candles.symbols)), new_log(1, symbols)
-    busy: Ints = np.empty(len(tape.close_time), np.int64)
+    scratch = new_scratch(len(tape.close_time))
     rows = []
     with sharing(bank):
         for strategy in strategies:
-            for s, (one, place) in enumerate(zip(candles, places, strict=True)):
-                _write_target(tape, s, place, strategy, one)
+            _write_targets(tape, places, strategy, candles)
             state = as_arrays(opening_state(account.initial_cash, symbols))
             tally = as_arrays(opening_tally(account.initial_cash, symbols))
-            bars, tally, tripped = _compiled_row()(state, tape, busy, rules, log, tally)
+            bars, tally, tripped = _compiled_row()(state, tape, scratch, rules, log, tally)
             if bars < 0:
                 _tell_wrong_target(strategy, candles)
             rows.append(Row(metrics_of(tally, account.initial_cash, candles.bar_ms), bool(tripped)))
@@ -86,17 +85,19 @@ def figures_of_rows(
     return rows
 
 
-def _write_target(tape: Tape, s: int, place: Place, strategy: Strategy, one: Candles) -> None:
-    """The targets of symbol ``s`` onto the tape, none before the declared warm-up."""
-    tape.target[place.rows, s] = raw_target(strategy, one)[place.first :]
-    unready = max(0, strategy.warmup - place.first)
-    everywhere = isinstance(place.rows, slice)
-    tape.target[slice(unready) if everywhere else place.rows[:unready], s] = np.nan
+def _write_targets(
+    tape: Tape, places: Sequence[Place], strategy: Strategy, candles: CandleSet
+) -> None:
+    """The targets of every symbol onto the tape, none before the declared warm-up."""
+    for s, (target, place) in enumerate(zip(raw_targets(strategy, candles), places, strict=True)):
+        tape.target[place.rows, s] = target[place.first :]
+        unready = max(0, strategy.warmup - place.first)
+        everywhere = isinstance(place.rows, slice)
+        tape.target[slice(unready) if everywhere else place.rows[:unready], s] = np.nan
 
 
 def _tell_wrong_target(strategy: Strategy, candles: CandleSet) -> None:
-    for one in candles:
-        compute_targets(strategy, one)  # which names the bar
+    compute_targets(strategy, candles)  # which names the bar
     raise ParameterError(
         field=f"{strategy.name}.target",
         expected="the same targets as those of its method targets, 0 to 1 or NaN",
@@ -104,21 +105,22 @@ def _tell_wrong_target(strategy: Strategy, candles: CandleSet) -> None:
 
 
 def _run_row(
-    state: State, tape: Tape, busy: Ints, rules: Rules, log: Log, tally: Tally
+    state: State, tape: Tape, scratch: Scratch, rules: Rules, log: Log, tally: Tally
 ) -> tuple[int, Tally, bool]:
-    bars, last, counted = live_through(state, tape, busy, rules, log, tally)
+    bars, last, counted = live_through(state, tape, scratch, rules, log, tally)
     return bars, counted, last.tripped  # nobody resets the switch in a sweep
 
 
 def live_through(
-    state: State, tape: Tape, busy: Ints, rules: Rules, log: Log, tally: Tally
+    state: State, tape: Tape, scratch: Scratch, rules: Rules, log: Log, tally: Tally
 ) -> tuple[int, State, Tally]:
     """One combination over the whole tape: the bars lived, its last state, its tally.
 
-    ``log`` has one row, ``busy`` room for every bar. The bars are -1 for a target outside 0 to 1.
+    ``log`` has one row, ``scratch`` room for every bar. A target outside 0 to 1 makes the bars -1.
     The same bits as ``step`` and ``tally_bar`` on every bar.
     """
     t, i, bars = 0, 0, len(tape.close_time)
+    busy = scratch.busy
     count = find_busy(tape, busy)
     if count < 0:
         return -1, state, tally
@@ -127,7 +129,7 @@ def live_through(
             while i < count and busy[i] < t:
                 i = i + 1
             stop = busy[i] if i < count else bars
-            t, state, tally = quiet_stretch(state, tape, t, stop, rules, tally)
+            t, state, tally = quiet_stretch(state, tape, t, stop, rules, tally, scratch)
             if t >= bars:
                 break
         clear_row(log, 0)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from research.backtesting import (
     require_tradable,
 )
 from research.candles import Candles, CandleSet, utc_ms
+from research.cluster import Job, Place, place_of, rows_on_cluster
 from research.errors import InputError, ParameterError
 from research.indicators import Bank
 from research.kept_rows import KeptRows, kept_rows, sweep_digest
@@ -54,6 +56,8 @@ def sweep(
     trade_from: str | int | None = None,
     progress: bool | None = None,
     resume: str | Path | None = None,
+    on: str | None = None,
+    workers: int | None = None,
     **grid: Iterable[float],
 ) -> Sweep:
     """Run every combination of ``grid`` (parameter=values); returns a Sweep.
@@ -63,10 +67,15 @@ def sweep(
     folder that keeps finished rows: the same sweep, killed or interrupted, goes on from there and
     ends with the same frame.
 
+    ``on`` takes it out of this process: "dask" or "ray" starts ``workers`` processes for it, an
+    address (``tcp://host:8786``, ``ray://host:10001``) takes a cluster that is there. The frame is
+    the same to the bit.
+
     Raises ParameterError for an unknown parameter, a value out of bounds, an empty grid,
-    InputError for what is no class of strategies and for a folder that is another sweep's, and what
-    ``backtest`` raises for the candles.
+    InputError for what is no class of strategies and for a folder that is another sweep's, what
+    ``backtest`` raises for the candles, and what ``rows_on_cluster`` raises.
     """
+    place = place_of(on, workers)
     candles = as_candle_set(candles)
     _require_class(strategy)
     require_tradable(candles)
@@ -85,7 +94,7 @@ def sweep(
     if resume is not None:
         digest = sweep_digest(strategy, values, candles, account, start)
         kept = kept_rows(Path(resume), digest)
-    work = _Work(tuple(chosen), candles, account, start, kept)
+    work = _Work(tuple(chosen), candles, account, start, kept, place)
     rows = _rows(work, _tiled(chosen, values, bars), progress)
     index = pd.MultiIndex.from_tuples(
         [tuple(one.parameters()[name] for name in values) for one in chosen], names=list(values)
@@ -224,17 +233,18 @@ def _combinations(
 
 @dataclass(frozen=True)
 class _Work:
-    """What the rows of a sweep are computed from, and where they are kept."""
+    """What the rows of a sweep are computed from, where, and where they are kept."""
 
     strategies: tuple[Strategy, ...]
     candles: CandleSet
     account: Account
     start: int | None
     kept: KeptRows | None
+    place: Place | None = None
 
 
 def _rows(work: _Work, order: Sequence[int], progress: bool | None) -> list[Row]:
-    """Every row, in the order of the strategies; computed in ``order``, on every core.
+    """Every row, in the order of the strategies; computed in ``order``, on every core or worker.
 
     Each chunk is kept as soon as it is done: by a kill one loses the chunks under way.
     """
@@ -263,10 +273,29 @@ def _rows(work: _Work, order: Sequence[int], progress: bool | None) -> list[Row]
             work.kept.keep(chunk, found)
         return found
 
+    if work.place is not None and left:
+        with bar:
+            rows.update(_rows_of_cluster(work, work.place, left, bar.update))
+        return [rows[i] for i in range(len(work.strategies))]
     with bar, ThreadPoolExecutor(workers, thread_name_prefix="sweep") as pool:
         for chunk, found in zip(chunks, pool.map(compute, chunks), strict=True):
             rows.update(zip(chunk, found, strict=True))
     return [rows[i] for i in range(len(work.strategies))]
+
+
+def _rows_of_cluster(
+    work: _Work, place: Place, left: Sequence[int], on_rows: Callable[[int], Any]
+) -> dict[int, Row]:
+    """The rows that are ``left``, kept as they arrive."""
+    job = Job(work.strategies, work.candles, work.account, work.start, BANK_BYTES)
+    rows: dict[int, Row] = {}
+    with closing(rows_on_cluster(place, job, left)) as chunks:
+        for chunk, found in chunks:
+            if work.kept is not None:
+                work.kept.keep(chunk, found)
+            rows.update(zip(chunk, found, strict=True))
+            on_rows(len(chunk))
+    return rows
 
 
 def _tiled(

@@ -276,7 +276,8 @@ def load_settings(root: Path | None = None, environ: Mapping[str, str] | None = 
                 expected=general.exchange,
             )
         )
-    inputs.problems.extend(_strangers(strategies, symbols) if not inputs.problems else [])
+    if not inputs.problems:
+        inputs.problems.extend(_strangers(strategies, risk.limits, symbols))
     if inputs.problems:
         raise combined(inputs.problems)
     inputs.sources.update((f"symbols.{one.symbol}", SYMBOLS_FILE) for one in symbols)
@@ -374,18 +375,24 @@ def _told(one: Complaint, document: YamlFile, variable: Variable | None) -> Sett
 
 
 def _strangers(
-    strategies: Mapping[str, StrategySettings], symbols: Sequence[SymbolSettings]
+    strategies: Mapping[str, StrategySettings], limits: Limits, symbols: Sequence[SymbolSettings]
 ) -> list[SettingsError]:
     known = [one.symbol for one in symbols]
+    named = [
+        (f"{STRATEGIES_FILE}: strategies.{name}.symbols[{i}]", symbol)
+        for name, strategy in strategies.items()
+        for i, symbol in enumerate(strategy.symbols)
+    ]
+    own = limits.max_exposure_pct_by_symbol or {}
+    named += [(f"{RISK_FILE}: limits.max_exposure_pct_by_symbol", symbol) for symbol in own]
     return [
         SettingsError(
-            field=f"{STRATEGIES_FILE}: strategies.{name}.symbols[{i}]",
+            field=field,
             value=symbol,
             expected=f"one of {', '.join(known) or 'the symbols'} in {SYMBOLS_FILE}",
             remedy=did_you_mean(symbol, known),
         )
-        for name, strategy in strategies.items()
-        for i, symbol in enumerate(strategy.symbols)
+        for field, symbol in named
         if symbol not in known
     ]
 

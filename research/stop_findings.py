@@ -22,7 +22,7 @@ __all__ = ["DIFFERENCES", "Finding", "StopAudit"]
 
 
 class Finding(StrEnum):
-    """What the audit says of one trade. Another bar counts before another stop, that before a price."""
+    """What the audit says of one trade; another bar goes before another stop or price."""
 
     SAME = "same"
     PRICE = "other price"

@@ -2,7 +2,8 @@
 
 A strategy is *stateless and causal*. ``targets(candles)`` returns one wanted exposure per bar:
 0 is out, 1 is the whole position that the limits allow, NaN keeps what is held. The engine turns
-targets into orders; the very same method over the very same history serves backtest and paper.
+targets into orders; the very same method over the very same history serves backtest and paper. A
+strategy that weighs symbols against each other overrides ``joint_targets`` as well.
 
     @dataclass(frozen=True)
     class Breakout(Strategy):
@@ -32,7 +33,7 @@ import pkgutil
 import re
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -41,7 +42,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from research.candles import Candles, Floats, Ints
+from research.candles import Candles, CandleSet, Floats, Ints
 from research.errors import InputError, ParameterError, UnknownNameError
 
 __all__ = [
@@ -53,14 +54,17 @@ __all__ = [
     "compute_targets",
     "make_strategy",
     "param",
-    "raw_target",
+    "raw_targets",
     "registry",
     "strategy_class",
 ]
 
 # Keywords of sweep and make_strategy, beside which parameters are given by keyword.
 RESERVED: Final = frozenset(
-    {"account", "candles", "name", "parameters", "progress", "resume", "strategy", "trade_from"}
+    {
+        *("account", "candles", "name", "on", "parameters", "progress", "resume", "strategy"),
+        *("trade_from", "workers"),
+    }
 )
 
 
@@ -149,6 +153,24 @@ class Strategy(ABC):
         """
         return self.targets(candles).target
 
+    def joint_targets(self, candles: CandleSet) -> tuple[Targets, ...]:
+        """Targets for every symbol, in the order of ``candles``: by default each by itself.
+
+        A strategy that ranks symbols overrides it. What it says of a bar may depend on the candles
+        of all symbols that had closed by then, and on no other; each column is as long as its own
+        symbol's candles, which need neither begin together nor be there at every bar.
+        """
+        return tuple(self.targets(one) for one in candles)
+
+    def joint_target(self, candles: CandleSet) -> tuple[Floats, ...]:
+        """The target columns of ``joint_targets`` alone; before ``warmup`` they may hold anything.
+
+        A strategy that overrides ``joint_targets`` may give them in a quicker way here.
+        """
+        if type(self).joint_targets is not Strategy.joint_targets:
+            return tuple(one.target for one in self.joint_targets(candles))
+        return tuple(self.target(one) for one in candles)
+
     @property
     def name(self) -> str:
         return type(self).__name__
@@ -189,14 +211,27 @@ def bounded(cls: type[Strategy], name: str, value: object) -> int | float:
     return int(value) if whole else float(value)
 
 
-def compute_targets(strategy: Strategy, candles: Candles) -> Targets:
-    """``strategy.targets`` with its answer checked, and no target before the declared warm-up.
+def compute_targets(strategy: Strategy, candles: CandleSet) -> tuple[Targets, ...]:
+    """``strategy.joint_targets``, checked, with no target before each symbol's declared warm-up.
 
-    Confidence is 0 where there is none. Raises ParameterError where a column has the wrong length,
-    a target lies outside 0 to 1, a confidence outside 0 to 100 (or a target has none), or a reason
-    is not one of the strategy's.
+    One Targets a symbol, in the order of ``candles``; confidence is 0 where there is none. Raises
+    ParameterError where a symbol is missing, a column has the wrong length, a target lies outside 0
+    to 1, a confidence outside 0 to 100 (or a target has none), or a reason is not one of the
+    strategy's.
     """
-    raw = strategy.targets(candles)
+    raw = strategy.joint_targets(candles)
+    _require_one_a_symbol(f"{strategy.name}.joint_targets", raw, candles)
+    return tuple(_checked(strategy, *pair) for pair in zip(raw, candles, strict=True))
+
+
+def _require_one_a_symbol(field: str, made: Sequence[object], candles: CandleSet) -> None:
+    if len(made) != len(candles):
+        expected = f"one answer a symbol, {len(candles)}: {', '.join(candles.symbols)}"
+        raise ParameterError(field=field, value=len(made), expected=expected)
+
+
+def _checked(strategy: Strategy, raw: Targets, candles: Candles) -> Targets:
+    """A strategy's answer for one symbol, once it is known to be one."""
     target = np.array(raw.target, dtype=np.float64)
     confidence = np.array(raw.confidence, dtype=np.float64)
     reason = np.asarray(raw.reason, dtype=np.int64)
@@ -226,20 +261,22 @@ def compute_targets(strategy: Strategy, candles: Candles) -> Targets:
     return Targets(target, np.where(np.isnan(confidence), 0.0, confidence), reason)
 
 
-def raw_target(strategy: Strategy, candles: Candles) -> Floats:
-    """The target column as the strategy gives it: before its warm-up it may hold anything.
+def raw_targets(strategy: Strategy, candles: CandleSet) -> tuple[Floats, ...]:
+    """The target columns as the strategy gives them: before its warm-up they may hold anything.
 
-    Its values are not checked here: a sweep refuses one outside 0 to 1. Raises ParameterError where
-    it has the wrong length.
+    One a symbol. Their values are not checked here: a sweep refuses one outside 0 to 1. Raises
+    ParameterError where a symbol is missing or a column has the wrong length.
     """
-    target = np.asarray(strategy.target(candles), dtype=np.float64)
-    if target.shape != (len(candles),):
-        raise ParameterError(
-            field=f"{strategy.name}.target",
-            value=target.shape,
-            expected=f"one value a bar, shape ({len(candles)},)",
-        )
-    return target
+    columns = tuple(np.asarray(one, dtype=np.float64) for one in strategy.joint_target(candles))
+    _require_one_a_symbol(f"{strategy.name}.joint_target", columns, candles)
+    for target, one in zip(columns, candles, strict=True):
+        if target.shape != (len(one),):
+            raise ParameterError(
+                field=f"{strategy.name}.target",
+                value=target.shape,
+                expected=f"one value a bar, shape ({len(one)},)",
+            )
+    return columns
 
 
 def registry() -> dict[str, type[Strategy]]:

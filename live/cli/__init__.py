@@ -102,6 +102,8 @@ for _command in (
     paper.parity,
     books.kill,
     books.reset,
+    books.reduce_only,
+    books.resume,
     status.status,
     exchange.replay_exchange,
     paper.demo,

@@ -1,4 +1,4 @@
-"""The commands `candlebook kill` and `candlebook reset`: the kill switch, moved by a person."""
+"""How a person stops trading and lets it go on: `kill`, `reset`, `reduce-only`, `resume`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from live.cli.output import answer, moment, since
 if TYPE_CHECKING:
     from research.settings import Settings
 
-__all__ = ["has_books", "kill", "reset", "tripped_notice"]
+__all__ = ["has_books", "kill", "reduce_only", "reset", "resume", "tripped_notice"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -61,6 +61,33 @@ def reset(project: Project, as_json: bool, **asked: Any) -> None:
     answer(as_json, moved, f"Reset: trading may go on from {start}.")
 
 
+@click.command(name="reduce-only")
+@_move_options
+@pass_project
+def reduce_only(project: Project, as_json: bool, **asked: Any) -> None:
+    """Refuse every entry until `candlebook resume`; exits and stops go on.
+
+    Milder than kill: nothing is cancelled, nothing is sold, and the peak stays.
+    """
+    from research.candles import utc_ms
+
+    moved = _moved(project, "reduce", **asked)
+    start = since(utc_ms(moved["effective_from"]))
+    answer(as_json, moved, f"Reduce-only: no entry passes from {start} on. Exits and stops go on.")
+
+
+@click.command()
+@_move_options
+@pass_project
+def resume(project: Project, as_json: bool, **asked: Any) -> None:
+    """Let entries pass again after reduce-only. The kill switch stays as it is."""
+    from research.candles import utc_ms
+
+    moved = _moved(project, "resume", **asked)
+    start = since(utc_ms(moved["effective_from"]))
+    answer(as_json, moved, f"Resumed: entries may pass from {start}, if the kill switch lets them.")
+
+
 def has_books(settings: Settings, mode: str) -> bool:
     """Whether a ledger of this mode is there: to look at one is not to make one."""
     url = settings.replay_database_url if mode == "replay" else settings.database_url
@@ -79,7 +106,9 @@ def tripped_notice(settings: Settings, mode: str, name: str, slot: int) -> str |
     with closing(open_ledger(url)) as ledger, ledger.reading() as conn:
         switch = switch_status(conn, slot)
     if not switch.tripped and name not in switch.tripped_accounts:
-        return None
+        if switch.reducing is None:
+            return None
+        return 'Reduce-only: entries are refused until `candlebook resume --reason "..."`.'
     what = f"The kill switch of {mode}" if switch.tripped else f"The drawdown limit of {name}"
     reset = f'candlebook reset{" --replay" if mode == "replay" else ""} --reason "..."'
     return f"{what} is tripped: entries are refused until `{reset}`."
@@ -94,7 +123,12 @@ def _moved(
     mode = "replay" if replay else "paper"
     name = me(who)
     with closing(open_books(project.settings, mode)) as ledger:
-        acts = {"kill": kill_switch.kill, "reset": kill_switch.reset}
+        acts = {
+            "kill": kill_switch.kill,
+            "reset": kill_switch.reset,
+            "reduce": kill_switch.reduce_only,
+            "resume": kill_switch.resume,
+        }
         effective = acts[move](ledger, reason, books_now(ledger, mode), at=at, who=name)
     return {
         "move": move,

@@ -71,6 +71,7 @@ def _switch(switch: SwitchStatus) -> dict[str, Any]:
         "who": last.who,
         "planned": [_move(one) for one in switch.planned],
         "tripped_accounts": switch.tripped_accounts,
+        "reduce_only": None if switch.reducing is None else _move(switch.reducing),
     }
 
 
@@ -85,6 +86,9 @@ def _switch_text(switch: SwitchStatus, mode: str) -> str:
     state = "TRIPPED: no entries" if switch.tripped else "not tripped: trading may go on"
     last = switch.last
     lines = [f"Kill switch of {mode} {state}. {last.reason} ({last.who}, from {since(last.at)})"]
+    if switch.reducing is not None:
+        held = switch.reducing
+        lines.append(f"Reduce-only, no entries: {held.reason} ({held.who}, from {since(held.at)})")
     for one in switch.planned:
         name = one.move.name.lower()
         lines.append(f"Planned: {name} from {moment(one.at)}. {one.reason} ({one.who})")

@@ -24,7 +24,7 @@ from research.errors import LedgerError, SettingsError
 
 __all__ = ["HEAD", "Ledger", "open_ledger"]
 
-HEAD = "0001"
+HEAD = "0002"
 MIGRATIONS = Path(__file__).parent / "migrations"
 # The key of PostgreSQL's advisory lock: "cndl" as a number, the same for every writer.
 POSTGRES_LOCK = 0x636E646C

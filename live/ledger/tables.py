@@ -91,7 +91,7 @@ interventions = Table(
     Column("reason", Text, nullable=False),
     Column("who", Text, nullable=False),
     Column("recorded_at", BigInteger, nullable=False),
-    _one_of("move", ["kill", "reset"], "move"),
+    _one_of("move", ["kill", "reset", "reduce", "resume"], "move"),
     CheckConstraint("length(reason) > 0", name="reason"),
     Index(None, "at"),
 )

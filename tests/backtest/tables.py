@@ -11,9 +11,10 @@ free and may put all of it into a symbol.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 from research.account import Account, Filters, Limits
@@ -69,6 +70,24 @@ def _bar(cell: str) -> Bar | None:
     return Bar(*(math.nan if word == "." else float(word) for word in cell.split()))
 
 
+def world_of_table(
+    account: Account,
+    table: Table,
+    acts: Sequence[tuple[int, int, Move]] = (),
+    *,
+    start: str = "2024-01-01T00:00",
+    timeframe: str = "1h",
+) -> World:
+    """The world of a table; an act is at so many milliseconds into its row."""
+    bar_ms, first = timeframe_ms(timeframe), utc_ms(start)
+    series: dict[str, dict[int, Bar]] = {}
+    for s, symbol in enumerate("ABC"[: len(table.rows[0])]):
+        bars = [row[s] for row in table.rows]
+        series[symbol] = {first + t * bar_ms: bar for t, bar in enumerate(bars) if bar is not None}
+    moves = tuple(Intervention(first + t * bar_ms + after, move) for t, after, move in acts)
+    return World(account, series, timeframe, moves).with_volatility()
+
+
 def check(
     account: Account,
     text: str,
@@ -77,17 +96,20 @@ def check(
     timeframe: str = "1h",
     kill: Sequence[int] = (),
     reset: Sequence[int] = (),
+    moves: Mapping[int, Move] = MappingProxyType({}),
 ) -> Log:
-    """Run a table, interpreted and compiled, and compare; ``kill`` and ``reset`` name rows."""
-    table, bar_ms, first = parsed(text), timeframe_ms(timeframe), utc_ms(start)
-    series: dict[str, dict[int, Bar]] = {}
-    for s, symbol in enumerate("ABC"[: len(table.rows[0])]):
-        bars = [row[s] for row in table.rows]
-        series[symbol] = {first + t * bar_ms: bar for t, bar in enumerate(bars) if bar is not None}
+    """Run a table, interpreted and compiled, and compare; ``kill`` and ``reset`` name rows.
+
+    ``moves`` are further acts, each just after the beginning of its row.
+    """
+    table = parsed(text)
     # A kill comes in the middle of its bar, a reset just before the close.
-    acts = [Intervention(first + t * bar_ms + bar_ms // 2, Move.KILL) for t in kill]
-    acts += [Intervention(first + t * bar_ms + bar_ms - 1, Move.RESET) for t in reset]
-    world = World(account, series, timeframe, tuple(acts))
+    bar_ms = timeframe_ms(timeframe)
+    acts = [(t, bar_ms // 2, Move.KILL) for t in kill]
+    acts += [(t, bar_ms - 1, Move.RESET) for t in reset]
+    acts += [(t, 1, move) for t, move in moves.items()]
+    world = world_of_table(account, table, acts, start=start, timeframe=timeframe)
+    series = world.series
     logs = [
         fold(
             opening_state(account.initial_cash, len(series)),

@@ -30,6 +30,7 @@ from research.errors import CandlesRejected, DataError
 from research.promotion import Artefact
 from research.risk import Rules
 from research.state import Log, State
+from research.strategies.momentum_rotation import MomentumRotation
 from research.strategies.rsi_reversal import RsiReversal
 from research.strategies.sma_crossover import SmaCrossover
 from research.strategy import Strategy, registry
@@ -75,9 +76,12 @@ def ledgers() -> Iterator[tuple[Ledger, Ledger]]:
             one.close()
 
 
+MOVES = ("kill", "reset", "reduce_only", "resume")
+
+
 @dataclass(frozen=True)
 class Step:
-    """``wait`` milliseconds, then ``act``: poll, die while polling, kill or reset."""
+    """``wait`` milliseconds, then ``act``: poll, die while polling, or what a person does."""
 
     wait: int
     act: str
@@ -125,12 +129,22 @@ limits = st.builds(
     ),
     kill_switch_armed=st.booleans(),
     on_trip=pick(["hold", "flatten"]),
+    min_fresh_bars=pick([None, None, None, 3]),
+    cooldown_minutes=pick([None, None, 60, 200]),
+    max_exposure_pct=pick([None, None, 2, 40]),
+    max_exposure_pct_by_symbol=pick([None, None, {SYMBOLS[0]: 0.5, SYMBOLS[1]: 20}]),
+    max_orders_per_day=pick([None, None, 2, 4]),
+    max_daily_turnover_pct=pick([None, None, 30, 150]),
+    price_collar_pct=pick([None, None, 0.5, 2]),
+    target_volatility_pct=pick([None, None, None, 50]),
+    volatility_bars=pick([2, 4]),
 )
 stops = st.builds(
     Stops,
     stop_loss_pct=pick([None, 2, 5]),
     take_profit_pct=pick([None, 2, 5]),
     trailing_stop_pct=pick([None, 2, 5]),
+    time_stop_minutes=pick([None, None, None, 120, 500]),
 )
 filters = st.builds(
     Filters,
@@ -155,9 +169,16 @@ strategies = st.one_of(
         st.integers(1, 4),
     ),
     st.builds(RsiReversal, window=st.integers(2, 5), oversold=pick([30, 45.0, 49.5])),
+    st.builds(
+        MomentumRotation,
+        lookback=st.integers(2, 5),
+        top=st.integers(1, 2),
+        rebalance_every=st.integers(1, 2),
+        floor=pick([-100.0, 0.0, 1.0]),
+    ),
 )
 waits = pick([1, 59_999, HOUR // 2, HOUR - 1, HOUR, HOUR + 1, 6 * HOUR]) | st.integers(1, 3 * HOUR)
-steps = st.builds(Step, waits, pick(["poll"] * 5 + ["die", "kill", "reset"]), st.integers(0, 7))
+steps = st.builds(Step, waits, pick(["poll"] * 5 + ["die", *MOVES]), st.integers(0, 7))
 
 
 @st.composite
@@ -205,7 +226,7 @@ def live_through(story: Story, ledger: Ledger, counts: Counter[str]) -> Ledger:
     for step in (Step(0, "poll", 0), *story.steps):
         now += step.wait
         ledger = reconnected(ledger)
-        if step.act in ("kill", "reset"):
+        if step.act in MOVES:
             getattr(kill_switch, step.act)(ledger, "because", now, who="test")
         elif step.act == "poll":
             _poll(Session(ledger, artefact, feed, "replay"), now, trade_from)

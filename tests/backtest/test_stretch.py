@@ -17,10 +17,10 @@ from research.candles import utc_ms
 from research.compiled import compile_kernel
 from research.engine import fold
 from research.metrics import Tally, opening_tally, tally_log
-from research.risk import Rules
+from research.risk import Rules, drawdown_reached
 from research.rows import ROW_MODULES, live_through
 from research.state import State, as_arrays, new_log, opening_state
-from research.stretch import find_busy
+from research.stretch import find_busy, new_scratch
 from research.tape import Tape
 from tests.backtest.oracle import Bar
 from tests.backtest.worlds import World, random_world
@@ -54,9 +54,9 @@ def by_row(
 ) -> tuple[int, Tally, bool, State]:
     cash, symbols = world.account.initial_cash, len(world.series)
     state, tally = as_arrays(opening_state(cash, symbols)), as_arrays(opening_tally(cash, symbols))
-    busy = np.empty(len(tape.close_time), np.int64)
+    scratch = new_scratch(len(tape.close_time))
     lived: tuple[int, State, Tally] = kernel(
-        state, tape, busy, as_arrays(rules), new_log(1, symbols), tally
+        state, tape, scratch, as_arrays(rules), new_log(1, symbols), tally
     )
     return lived
 
@@ -147,6 +147,69 @@ def test_a_loss_at_a_skipped_bar_loses_the_day() -> None:
     assert last.lots[1] == 0, "refused, although the loss was made good"
 
 
+def alone_of(seed: int) -> World:
+    """One symbol, long calm: more bars in one stretch than a block has, limits met in the midst."""
+    rng = Random(seed)  # noqa: S311 - nothing secret depends on it
+    world = random_world(rng, 900)
+    symbol = next(iter(world.series))
+    calm = rng.choice([0.95, 0.99, 0.998])
+    bars = {
+        ts: replace(bar, target=math.nan) if rng.random() < calm else bar
+        for ts, bar in world.series[symbol].items()
+    }
+    return replace(world, series={symbol: bars})
+
+
+def test_a_symbol_alone_is_the_fold_to_the_bit_block_by_block() -> None:
+    compiled = compile_kernel(live_through, ROW_MODULES)
+    for seed in range(20_000, 20_600):
+        assert differences(alone_of(seed), compiled) == [], seed
+
+
+def sunk(limits: Limits) -> World:
+    """A fall at a quiet bar that is made good at the next; more is wanted later, the same day."""
+    start = utc_ms("2024-01-01")
+    closes = [100.0, 100.0, 100.0, 80.0, 100.0, 100.0, 100.0, 100.0]
+    wanted = {0: 0.5, 5: 1.0}
+    bars = {
+        start + i * 3_600_000: Bar(p, p, p, p, wanted.get(i, math.nan))
+        for i, p in enumerate(closes)
+    }
+    return World(Account(limits=limits, filters=None), {"AAA": bars})
+
+
+SUNK = (
+    sunk(Limits(max_position_pct=40, max_daily_loss_pct=2, max_drawdown_pct=100)),
+    sunk(Limits(max_position_pct=40, max_daily_loss_pct=100, max_daily_loss_usd=300)),
+    sunk(Limits(max_position_pct=40, max_daily_loss_pct=100, max_drawdown_pct=3)),
+)
+
+
+@pytest.mark.parametrize("world", SUNK)
+def test_a_fall_at_a_bar_within_a_block_is_not_overlooked(world: World) -> None:
+    assert differences(world, live_through) == []
+    _, free = by_fold(world, world.tape(), world.rules()._replace(gated=False))
+    _, last = by_fold(world, world.tape(), world.rules())
+    assert 0 < last.lots[0] < free.lots[0], "the second entry is refused"
+
+
+@pytest.mark.parametrize("limit", [0.02, 0.1, 1.0])
+def test_a_fall_that_the_gate_sees_is_never_ruled_out(limit: float) -> None:
+    rng = Random(0)  # noqa: S311 - nothing secret depends on it
+    rules = SUNK[0].rules()._replace(max_drawdown=limit)
+    met = 0
+    for _ in range(20_000):
+        peak = rng.uniform(1.0, 1e5)
+        equity = peak * (1.0 - limit)
+        for _ in range(rng.randrange(3)):
+            equity = math.nextafter(equity, rng.choice([0.0, math.inf]))
+        highest = peak * rng.choice([1.0, 1.0 + 1e-12, 1.1])
+        if drawdown_reached(equity, peak, rules):
+            met += 1
+            assert stretch._may_fall(limit, highest, equity)
+    assert met > 1_000
+
+
 def sabotage(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = getattr(stretch, name)
     match name:
@@ -158,16 +221,33 @@ def sabotage(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(stretch, name, lambda *_: False)
         case "daily_loss_reached":
             monkeypatch.setattr(stretch, name, lambda *_: False)
+        case "_may_fall":
+            monkeypatch.setattr(stretch, name, lambda *_: False)
+        case "_bars_before_stop" | "_bars_before_drawdown":
+            monkeypatch.setattr(stretch, name, lambda *_: stretch.BLOCK)
+        case "_is_still":
+            monkeypatch.setattr(stretch, name, lambda *_: True)
         case "_idle":
             monkeypatch.setattr(stretch, name, lambda tally, bars: real(tally, bars - 1))
 
 
 @pytest.mark.parametrize(
-    "name", ["_stop_is_met", "is_restless", "drawdown_reached", "daily_loss_reached", "_idle"]
+    "name",
+    [
+        "_stop_is_met",
+        "is_restless",
+        "drawdown_reached",
+        "daily_loss_reached",
+        "_may_fall",
+        "_bars_before_stop",
+        "_bars_before_drawdown",
+        "_is_still",
+        "_idle",
+    ],
 )
 def test_what_is_forgotten_on_a_skipped_bar_is_noticed(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage(name, monkeypatch)
-    worlds = (dipped(), *(world_of(seed) for seed in range(200)))
+    worlds = (dipped(), *SUNK, *(world_of(seed) for seed in range(200)))
     assert any(differences(world, live_through) for world in worlds)

@@ -1,6 +1,7 @@
-"""vectorbt as referee: equity, figures and a whole simulation that somebody else wrote.
+"""vectorbt as referee of a run's own Portfolio: its equity and its figures.
 
-The only test module that imports vectorbt, since that takes seconds.
+Whole simulations by vectorbt are in test_vectorbt_simulations.py. No other test module imports it,
+since that takes seconds.
 """
 
 from __future__ import annotations
@@ -9,18 +10,16 @@ import dataclasses
 import math
 import sys
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import talib
 
-from research.account import Account, Filters, Limits, Stops
+from research.account import Account, Limits, Stops
 from research.backtesting import Backtest, backtest
-from research.candles import COLUMNS, Candles, CandleSet, Floats, find_gaps, utc_ms
+from research.candles import COLUMNS, Candles, CandleSet, Floats, utc_ms
 from research.errors import InputError
 from research.metrics import METRICS
 from research.settings import load_settings
@@ -30,34 +29,18 @@ from research.strategies.sma_crossover import SmaCrossover
 from research.strategy import Action, Strategy
 from research.synthetic import synthetic_candles
 from research.vectorbt_adapter import portfolio_of
+from tests.backtest.referee import AGREED, accepting_gaps, real_hours, worst_difference
 
 ROOT = Path(__file__).resolve().parents[2]
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
-AGREED = 1e-9
 
 ALL_STOPS = Stops(stop_loss_pct=3, take_profit_pct=5, trailing_stop_pct=2)
 LIMITED = Limits(max_position_pct=30, max_drawdown_pct=100, max_daily_loss_pct=100)
 
 
-def worst_difference(run: Backtest, portfolio: Any) -> float:
-    """The largest relative difference between the run's equity and the referee's; NaN counts."""
-    theirs = portfolio.value().to_numpy()
-    assert theirs.shape == run.log.equity.shape
-    difference = np.abs(theirs / run.log.equity - 1.0)
-    return math.inf if np.isnan(difference).any() else float(difference.max())
-
-
-def accepting_gaps(series: list[Candles], source: str) -> CandleSet:
-    return CandleSet(tuple(series), tuple(g for one in series for g in find_gaps(one)), source)
-
-
 @pytest.fixture(scope="module")
 def real(shared: Path) -> CandleSet:
-    """Four years of hours of three symbols, with the outage of 2023-03-24 in all of them."""
-    folder = shared / "history" / "binance"
-    frames = {symbol: pd.read_parquet(folder / symbol / "1h.parquet") for symbol in SYMBOLS}
-    series = [Candles.from_frame(symbol, "1h", frame) for symbol, frame in frames.items()]
-    return accepting_gaps(series, "binance")
+    return real_hours(shared, tuple(SYMBOLS))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +74,7 @@ def test_equity_agrees_with_vectorbt_s_account_of_the_fills(
 ) -> None:
     run = backtest(strategy, candles, account_of(limits, stops))
     assert len(run.fill_list) > 20
-    assert worst_difference(run, run.portfolio) < AGREED
+    assert worst_difference(run, run.portfolio.value()) < AGREED
 
 
 def in_part(candles: CandleSet) -> CandleSet:
@@ -108,14 +91,14 @@ def test_it_agrees_where_symbols_come_late_leave_early_or_have_holes(candles: Ca
     run = backtest(SmaCrossover(), part, account_of(LIMITED, ALL_STOPS))
     assert {fill.symbol for fill in run.fill_list} == set(SYMBOLS)
     assert not run.tape.present.all(axis=0).any()
-    assert worst_difference(run, run.portfolio) < AGREED
+    assert worst_difference(run, run.portfolio.value()) < AGREED
 
 
 def test_it_agrees_where_trading_starts_later(candles: CandleSet) -> None:
     start = int(candles.clock()[1000])
     run = backtest(SmaCrossover(), candles, account_of(LIMITED, Stops()), trade_from=start)
     assert len(run.portfolio.value()) == len(run.equity) < len(candles.clock())
-    assert worst_difference(run, run.portfolio) < AGREED
+    assert worst_difference(run, run.portfolio.value()) < AGREED
 
 
 def test_the_portfolio_has_the_run_s_symbols_times_cash_and_orders(made_up: CandleSet) -> None:
@@ -164,7 +147,7 @@ def test_of_an_all_in_account_vectorbt_forgets_a_billionth_of_cash_and_nothing_e
 ) -> None:
     """With lots of 1e-8 an all-in buy leaves less than vectorbt can see: 6e-9 after 850 trades."""
     run = backtest(SmaCrossover(), real, Account(limits=None))
-    assert AGREED < worst_difference(run, run.portfolio) < 1e-7
+    assert AGREED < worst_difference(run, run.portfolio.value()) < 1e-7
     forgotten = run.log.cash - forgetful_cash(run)
     corrected = run.portfolio.value().to_numpy() + forgotten
     assert np.max(np.abs(corrected / run.log.equity - 1.0)) < 1e-13
@@ -215,63 +198,9 @@ def test_a_broken_simulator_is_caught(
     made_up: CandleSet, broken: Callable[[Backtest], Backtest]
 ) -> None:
     run = backtest(SmaCrossover(), made_up, account_of(LIMITED, ALL_STOPS))
-    assert worst_difference(run, portfolio_of(run)) < AGREED
+    assert worst_difference(run, portfolio_of(run).value()) < AGREED
     bad = broken(run)
-    assert worst_difference(bad, portfolio_of(bad)) > AGREED
-
-
-# A whole simulation by vectorbt, from signals alone.
-
-
-def fine_lots(symbol: str) -> Account:
-    """No gate, and lots so fine that an all-in buy leaves nothing that counts."""
-    filters = Filters(lot_step=Decimal("1e-12"), max_quantity=Decimal(9000))
-    return Account(limits=None, filters={symbol: filters}, fee_rate=0.001, slippage_bps=5)
-
-
-def by_vectorbt(one: Candles, shift: int = 1, fees: float = 0.001) -> Any:
-    """SMA 20/50 all in and all out, signals acted on ``shift`` bars later at the open."""
-    import vectorbt as vbt
-
-    fast, slow = talib.SMA(one.close, 20), talib.SMA(one.close, 50)
-    frame = one.frame()
-    entries = pd.Series(fast > slow, frame.index).shift(shift, fill_value=False)
-    exits = pd.Series(fast <= slow, frame.index).shift(shift, fill_value=False)
-    return vbt.Portfolio.from_signals(
-        frame["close"],
-        entries,
-        exits,
-        price=frame["open"],
-        size=np.inf,
-        init_cash=10_000.0,
-        fees=fees,
-        slippage=0.0005,
-        min_size=0.0,
-        freq="1h",
-    )
-
-
-@pytest.mark.parametrize("symbol", SYMBOLS)
-def test_the_engine_equals_a_simulation_by_vectorbt(candles: CandleSet, symbol: str) -> None:
-    one = candles[symbol]
-    run = backtest(SmaCrossover(20, 50), accepting_gaps([one], "one"), fine_lots(symbol))
-    # All buys must be bound by cash, as vectorbt's are, not by the last close's equity.
-    assert {order.code for order in run.order_list if order.side is Action.BUY} <= {"CASH"}
-    theirs = by_vectorbt(one)
-    assert worst_difference(run, theirs) < AGREED
-    assert theirs.orders.count() == len(run.fill_list)
-    assert theirs.positions.closed.count() == run.metrics.trades
-    assert run.metrics.trades > 20
-
-
-@pytest.mark.parametrize("symbol", SYMBOLS)
-def test_a_simulation_that_sees_its_own_bar_or_pays_no_fee_does_not_agree(
-    made_up: CandleSet, symbol: str
-) -> None:
-    one = made_up[symbol]
-    run = backtest(SmaCrossover(20, 50), accepting_gaps([one], "one"), fine_lots(symbol))
-    for wrong in (by_vectorbt(one, shift=0), by_vectorbt(one, shift=2), by_vectorbt(one, fees=0.0)):
-        assert worst_difference(run, wrong) > 1e-3
+    assert worst_difference(bad, portfolio_of(bad).value()) > AGREED
 
 
 def figures_by_vectorbt(portfolio: Any) -> dict[str, float]:

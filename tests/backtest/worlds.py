@@ -159,7 +159,8 @@ def _random_interventions(
     ]
     if moments and rng.random() < 0.3:
         moments = [moments[0]] * len(moments)  # several acts in one instant
-    moves = rng.choice([[Move.KILL, Move.RESET], [*Move][:4], [Move.REDUCE, Move.RESUME]])
+    usual, held_back = [Move.KILL, Move.RESET], [Move.REDUCE, Move.RESUME]
+    moves = rng.choice([usual, usual, usual, [*usual, *held_back], held_back])
     acts = [Intervention(at, rng.choice(moves)) for at in moments]
     if rng.random() < 0.15:
         acts.append(Intervention(rng.choice(opens) + rng.choice([0, bar_ms]), Move.EXPIRE))
@@ -173,7 +174,7 @@ def _random_account(rng: Random, symbols: Sequence[str], coarse: bool) -> Accoun
         stop_loss_pct=pick([None, None, 1, 2, 5, 10]),
         take_profit_pct=pick([None, None, 1, 2, 5, 10]),
         trailing_stop_pct=pick([None, None, 1, 2, 5, 10]),
-        time_stop_minutes=pick([None, None, 60, 239, 240, 1_440, 5_000]),
+        time_stop_minutes=pick([*[None] * 9, 60, 239, 240, 1_440, 5_000]),
     )
     limits = None if rng.random() < 0.2 else _random_limits(rng, symbols)
     if limits is not None and stops.stop_loss_pct is stops.trailing_stop_pct is None:
@@ -190,11 +191,11 @@ def _random_account(rng: Random, symbols: Sequence[str], coarse: bool) -> Accoun
 
 def _random_limits(rng: Random, symbols: Sequence[str]) -> Limits:
     pick = rng.choice
-    seldom = rng.random() < 0.6
-    own = {one: pick([10, 25, 60]) for one in symbols if rng.random() < 0.5}
+    seldom = rng.random() < 0.7
+    own = {one: pick([0.5, 3, 20, 60]) for one in symbols if rng.random() < 0.5}
 
     def maybe(*values: float) -> Any:
-        return None if seldom or rng.random() < 0.7 else pick(values)
+        return None if seldom or rng.random() < 0.6 else pick(values)
 
     loose = rng.random() < 0.5
     return Limits(
@@ -209,10 +210,10 @@ def _random_limits(rng: Random, symbols: Sequence[str]) -> Limits:
         on_trip=pick(["hold", "flatten"]),
         min_fresh_bars=maybe(2, 3, 5),
         cooldown_minutes=maybe(60, 239, 240, 1_440, 3_000),
-        max_exposure_pct=maybe(20, 50, 80),
+        max_exposure_pct=pick([*[None] * 9, 0.5, 1, 20, 40]),
         max_exposure_pct_by_symbol=maybe(own) if own else None,
         max_orders_per_day=maybe(1, 2, 3, 5),
-        max_daily_turnover_pct=maybe(5, 50, 100, 250),
+        max_daily_turnover_pct=maybe(5, 50, 50, 100, 100, 100),
         price_collar_pct=maybe(1, 2, 5),
         risk_per_trade_pct=maybe(0.5, 1, 2),
         target_volatility_pct=maybe(10, 60, 200),

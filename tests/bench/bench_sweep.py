@@ -120,7 +120,7 @@ def rate(kernel: Callable[..., Any], candles: CandleSet, account: Account, skips
     times, bars = 0.0, 0
     for fast, slow in ((5, 50), (10, 100), (20, 200), (44, 290)):
         strategy = SmaCrossover(fast, slow)
-        tape = tape_of(candles, [compute_targets(strategy, one) for one in candles])
+        tape = tape_of(candles, compute_targets(strategy, candles))
         rules, busy = as_arrays(rules_for(account, candles.symbols)), np.empty(HOURS + 1, np.int64)
         for repeat in range(6):
             state = as_arrays(opening_state(account.initial_cash, 1))

@@ -20,6 +20,7 @@ from research.backtesting import backtest
 from research.candles import iso, utc_ms
 from research.history import History
 from research.settings import load_settings
+from research.strategies.momentum_rotation import MomentumRotation
 from research.strategies.sma_crossover import SmaCrossover
 from research.synthetic import synthetic_candles
 from tests.integration.cli_project import (
@@ -164,6 +165,19 @@ def test_an_audit_of_an_account_without_stops_is_refused(home: Path) -> None:
     done = candlebook("backtest", "sma_trend", "--audit-stops", "15m")
     assert done.exit_code == 2
     assert "no stop that acts at a price" in done.stderr
+
+
+def test_a_strategy_that_ranks_symbols_is_given_all_of_them(home: Path) -> None:
+    asked = ("backtest", "momentum_rotation", "--param", "lookback=48", "--param", "floor=-100")
+    found = document(*asked, "--symbols", ",".join(SYMBOLS))
+    candles = History(home / "data/history").load(SYMBOLS, "1h")
+    strategy = MomentumRotation(lookback=48, floor=-100.0)
+    run = backtest(strategy, candles, load_settings(home).account(SYMBOLS))
+    assert found["digest"] == run.digest()
+    assert {fill.symbol for fill in run.fill_list} == set(SYMBOLS)
+    grid = ("--grid", "lookback=24,48", "--grid", "top=1:2:1")
+    text = shown("sweep", "momentum_rotation", "--symbols", ",".join(SYMBOLS), *grid)
+    assert "MomentumRotation" in text
 
 
 @pytest.mark.parametrize("name", ["SmaCrossover", "sma_crossover"])

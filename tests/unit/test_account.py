@@ -103,7 +103,7 @@ def test_an_unknown_field_is_refused_with_the_known_ones_and_the_nearest() -> No
         Stops(stop_los_pct=5)  # type: ignore[call-arg]
     assert str(caught.value) == (
         "Stops.stop_los_pct: unknown; expected one of stop_loss_pct, take_profit_pct, "
-        "trailing_stop_pct. Did you mean stop_loss_pct?"
+        "trailing_stop_pct, time_stop_minutes. Did you mean stop_loss_pct?"
     )
 
 

@@ -24,7 +24,7 @@ research: klines answers cooldown transport binance unified listing_cache exchan
 research: synthetic workspace
 research: indicators strategy signals strategies risk tape compiled state engine blotter
 research: metrics chart_theme report_tables charts sweep_charts report_page report
-research: stretch rows kept_rows trials backtesting vectorbt_adapter
+research: stretch rows kept_rows cluster trials backtesting vectorbt_adapter
 research: stop_findings stop_replay stop_audit search
 research: evidence artefact promotion rag
 live: orders broker ledger kill_switch feed session parity paper replay runner

@@ -28,7 +28,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 # A strategy of one's own needs no page to leave the tests green.
 SHIPPED = (
     *("bollinger_reversion", "buy_and_hold", "calm_trend", "donchian_breakout", "ema_crossover"),
-    *("macd_trend", "rsi_reversal", "sma_crossover"),
+    *("macd_trend", "momentum_rotation", "rsi_reversal", "sma_crossover"),
 )
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "knowledge").rglob("*.md"))]
 
@@ -82,14 +82,14 @@ def test_the_example_strategy_in_the_readme_is_a_whole_file_that_runs_and_is_cau
     # Without this module's own __future__ import, which a reader's file does not have.
     exec(compile(text.group(1), "breakout.py", "exec", dont_inherit=True), names)  # noqa: S102
     assert "confidence" in names["Breakout"].__doc__.lower()
-    candles = synthetic_candles(("AAAUSDT",), "1h", utc_ms("2024"), 600)["AAAUSDT"]
+    candles = synthetic_candles(("AAAUSDT",), "1h", utc_ms("2024"), 600)
     strategy = names["Breakout"](window=20)
-    answer = compute_targets(strategy, candles)
+    (answer,) = compute_targets(strategy, candles)
     whole = answer.target
     assert [strategy.reasons[i] for i in answer.reason[:20]] == ["not ready"] * 20
     assert 0 not in answer.reason[20:]
-    part = compute_targets(strategy, candles.rows(0, 400)).target
-    assert np.array_equal(part, whole[:400], equal_nan=True)
+    (part,) = compute_targets(strategy, candles.between(None, int(candles.clock()[400])))
+    assert np.array_equal(part.target, whole[:400], equal_nan=True)
     assert {0.0, 1.0} <= set(whole[~np.isnan(whole)])
 
 

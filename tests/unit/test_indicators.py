@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from research.candles import Floats
 from research.errors import ParameterError
-from research.indicators import atr, bollinger, ema, macd, rsi, sma
+from research.indicators import atr, bollinger, ema, macd, momentum, rsi, sma
 
 Bars = tuple[Floats, Floats, Floats]  # high, low, close
 
@@ -42,13 +42,14 @@ CASES: dict[str, tuple[Callable[[Bars], Any], Callable[[Bars], Any]]] = {
     "ema": (lambda b: ema(b[2], 7), lambda b: talib.stream.EMA(b[2], 7)),
     "rsi": (lambda b: rsi(b[2], 5), lambda b: talib.stream.RSI(b[2], 5)),
     "atr": (lambda b: atr(*b, 5), lambda b: talib.stream.ATR(*b, 5)),
+    "momentum": (lambda b: momentum(b[2], 6), lambda b: talib.stream.ROCP(b[2], 6)),
     "macd": (lambda b: macd(b[2], 4, 9, 3), lambda b: talib.stream.MACD(b[2], 4, 9, 3)),
     "bollinger": (
         lambda b: bollinger(b[2], 8, 2.5),
         lambda b: talib.stream.BBANDS(b[2], 8, 2.5, 2.5),
     ),
 }
-FIRST = {"sma": 6, "ema": 6, "rsi": 5, "atr": 5, "macd": 10, "bollinger": 7}
+FIRST = {"sma": 6, "ema": 6, "rsi": 5, "atr": 5, "momentum": 6, "macd": 10, "bollinger": 7}
 
 
 def columns(values: Any) -> list[Floats]:
@@ -155,6 +156,12 @@ def test_sma_is_the_rolling_mean(window: int) -> None:
 
 
 @pytest.mark.parametrize("window", [1, 2, 14, 200])
+def test_momentum_is_the_relative_change_over_the_window(window: int) -> None:
+    close = random_bars(1000, 12)[2]
+    assert_close(momentum(close, window), pd.Series(close).pct_change(window))
+
+
+@pytest.mark.parametrize("window", [1, 2, 14, 200])
 def test_ema_is_the_recursion_from_the_first_windows_mean(window: int) -> None:
     close = random_bars(1000, 6)[2]
     seed = float(close[:window].mean())
@@ -250,6 +257,7 @@ WINDOWS: list[tuple[str, int, Callable[[Any], Any]]] = [
     ("ema.window", 1, lambda w: ema(CLOSE, w)),
     ("rsi.window", 2, lambda w: rsi(CLOSE, w)),
     ("atr.window", 1, lambda w: atr(CLOSE, CLOSE, CLOSE, w)),
+    ("momentum.window", 1, lambda w: momentum(CLOSE, w)),
     ("macd.fast", 2, lambda w: macd(CLOSE, fast=w)),
     ("macd.slow", 2, lambda w: macd(CLOSE, slow=w)),
     ("macd.signal", 1, lambda w: macd(CLOSE, signal=w)),

@@ -138,7 +138,10 @@ def test_a_person_without_a_name_on_this_machine_can_kill(
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "\n\t"])
-@pytest.mark.parametrize("move", [kill_switch.kill, kill_switch.reset])
+@pytest.mark.parametrize(
+    "move",
+    [kill_switch.kill, kill_switch.reset, kill_switch.reduce_only, kill_switch.resume],
+)
 def test_a_move_without_a_reason_is_refused(ledger: Ledger, move: object, reason: str) -> None:
     with pytest.raises(InputError, match="expected a reason, in words"):
         move(ledger, reason, START)  # type: ignore[operator]
@@ -258,3 +261,41 @@ def test_a_ledger_that_cannot_be_read_gives_no_answer(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="no such table"):
         live_to(ledger, 5, artefact())
     ledger.close()
+
+
+def test_reduce_only_refuses_entries_and_moves_neither_switch_nor_peak(ledger: Ledger) -> None:
+    one = artefact(armed=False)
+    kill_switch.reset(ledger, "go", START)
+    kill_switch.reduce_only(ledger, "a doubt", START)
+    live_to(ledger, 9, one)
+    assert "BUY REDUCE_ONLY" in codes(ledger)
+    assert not any(said.endswith("OK") for said in codes(ledger) if said.startswith("BUY"))
+    now = status(ledger)
+    assert not now.tripped
+    assert now.reducing is not None
+    assert now.reducing.reason == "a doubt"
+    kill_switch.resume(ledger, "no doubt", START + 10 * HOUR)
+    assert status(ledger).reducing is None
+    live_to(ledger, 12, one)
+    assert compare(ledger, one, CANDLES).equal
+
+
+def test_a_kill_knows_nothing_of_reduce_only_and_a_resume_does_not_reset(ledger: Ledger) -> None:
+    kill_switch.kill(ledger, "stop", START)
+    kill_switch.reduce_only(ledger, "a doubt", START + 1)
+    kill_switch.resume(ledger, "no doubt", START + 2)
+    assert status(ledger).tripped
+    kill_switch.reset(ledger, "go", START + 3)
+    assert not status(ledger).tripped
+    kill_switch.reduce_only(ledger, "again", START + 4, at=START + 5 * HOUR)
+    assert status(ledger, START + HOUR).reducing is None
+    assert [one.move for one in status(ledger, START + HOUR).planned] == [Move.REDUCE]
+
+
+def test_a_resume_cannot_reach_back_and_reduce_only_is_never_refused(ledger: Ledger) -> None:
+    kill_switch.reset(ledger, "go", START)
+    live_to(ledger, 5, artefact())
+    decided = START + 6 * HOUR
+    assert kill_switch.reduce_only(ledger, "stop", decided, at=START) == decided + 1
+    with pytest.raises(InputError, match="--at: expected a time after"):
+        kill_switch.resume(ledger, "go", decided, at=START)

@@ -23,6 +23,7 @@ from research.blotter import Decision, Ending, Fill, Order, OrderStatus, Rows
 from research.errors import IllegalTransition, LedgerError, SettingsError
 from research.state import State, opening_state
 from research.strategy import Action, Signal
+from research.tape import Move
 from tests.backtest.paper import dump, emptied, fresh_ledger, scratch_folder, url_of
 
 T0 = 1_700_000_000_000
@@ -104,6 +105,30 @@ def test_down_to_nothing_and_up_again_is_a_new_ledger(ledger: Ledger) -> None:
     again = open_ledger(str(ledger.engine.url))
     assert dump(again) == new
     assert table_names(again) == {"alembic_version", *tables.metadata.tables}
+    again.close()
+
+
+def test_a_ledger_of_the_first_version_keeps_its_rows_and_takes_the_new_moves(
+    ledger: Ledger,
+) -> None:
+    write_moves = [Move.KILL, Move.RESET]
+    with ledger.writing() as conn:
+        for n, move in enumerate(write_moves):
+            write.add_intervention(conn, T0 + n, move, "because", "ann", T0)
+        command.downgrade(config_on(conn), "0001")
+    before = dump(ledger)
+    with pytest.raises(LedgerError, match="CHECK"), ledger.writing() as conn:
+        write.add_intervention(conn, T0 + 5, Move.REDUCE, "because", "ann", T0)
+    again = open_ledger(str(ledger.engine.url))
+    assert {k: v for k, v in dump(again).items() if k != "alembic_version"} == {
+        k: v for k, v in before.items() if k != "alembic_version"
+    }
+    with again.writing() as conn:
+        write.add_intervention(conn, T0 + 5, Move.REDUCE, "because", "ann", T0)
+    with again.writing() as conn:
+        command.downgrade(config_on(conn), "0001")
+    with again.reading() as conn:
+        assert read.interventions(conn)[-1].move is Move.KILL, "what cannot be said is a kill"
     again.close()
 
 

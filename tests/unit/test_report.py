@@ -645,7 +645,7 @@ def unborn() -> Backtest:
     """A run whose first bar has not closed."""
     candles = priced(1, 1, 1, 2)
     strategy, account = SmaCrossover(2, 3), Account(limits=WIDE)
-    targets = tuple(compute_targets(strategy, one) for one in candles)
+    targets = compute_targets(strategy, candles)
     tape = tape_of(candles, targets, (), utc_ms("2025"))
     return run_tape(strategy, candles, account, targets, tape, "unborn")
 

@@ -225,6 +225,13 @@ def test_an_empty_variable_lifts_nothing(root: Path, empty: str) -> None:
         ("risk_limits.yaml", {"limits": {"max_positions": 7}}, "limits.max_positions", 7),
         ("risk_limits.yaml", {"limits": {"on_trip": "flatten"}}, "limits.on_trip", "flatten"),
         ("risk_limits.yaml", {"stops": {"stop_loss_pct": 4}}, "stops.stop_loss_pct", 4.0),
+        ("risk_limits.yaml", {"limits": {"cooldown_minutes": 90}}, "limits.cooldown_minutes", 90),
+        (
+            "risk_limits.yaml",
+            {"limits": {"max_exposure_pct_by_symbol": {"BTCUSDT": 20}}},
+            "limits.max_exposure_pct_by_symbol",
+            {"BTCUSDT": 20.0},
+        ),
     ],
 )
 def test_a_file_beats_the_default(
@@ -354,6 +361,18 @@ def test_shared_is_the_folder_beside_the_project_if_it_has_history(root: Path) -
             "max_drawdown_pct: 110",
             "params/risk_limits.yaml: limits.max_drawdown_pct: expected a number greater than 0 "
             "and at most 100, got 110",
+        ),
+        (
+            "risk_limits.yaml",
+            "max_exposure_pct_by_symbol: null",
+            "max_exposure_pct_by_symbol: {BTCUSD: 20}",
+            "params/risk_limits.yaml: limits.max_exposure_pct_by_symbol: expected one of BTCUSDT, ",
+        ),
+        (
+            "risk_limits.yaml",
+            "risk_per_trade_pct: null",
+            "risk_per_trade_pct: 1",
+            "params/risk_limits.yaml: expected a stop_loss_pct or trailing_stop_pct, which ",
         ),
         (
             "risk_limits.yaml",

@@ -17,7 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import research.strategies
-from research.candles import COLUMNS, Candles
+from research.candles import COLUMNS, Candles, CandleSet
 from research.errors import InputError, ParameterError, UnknownNameError
 from research.indicators import sma
 from research.search import sweep
@@ -30,7 +30,7 @@ from research.strategy import (
     compute_targets,
     make_strategy,
     param,
-    raw_target,
+    raw_targets,
     registry,
     strategy_class,
 )
@@ -48,6 +48,11 @@ def walk(bars: int, seed: int, volatility: float = 0.01) -> Candles:
     high = np.round(np.maximum(opened, close) * (1 + rng.uniform(0, volatility, bars)), 2)
     ts = np.arange(bars) * HOUR
     return Candles("BTCUSDT", "1h", ts, opened, high, low, close, rng.uniform(1, 9, bars))
+
+
+def answer_of(strategy: Strategy, candles: Candles) -> Targets:
+    """The targets of one symbol, which is all there is."""
+    return compute_targets(strategy, CandleSet((candles,)))[0]
 
 
 @dataclass(frozen=True)
@@ -343,7 +348,7 @@ GOOD = ([0.0, 0.5, 1.0, math.nan], [0.0, 50.0, 100.0, math.nan], [0, 1, 0, 1])
 
 
 def test_a_good_answer_comes_back_as_arrays_with_no_confidence_where_none_was_said() -> None:
-    made = compute_targets(answering(*GOOD), FOUR)
+    made = answer_of(answering(*GOOD), FOUR)
     assert (made.target.dtype, made.confidence.dtype) == (np.float64, np.float64)
     assert made.reason.dtype == np.int64
     np.testing.assert_array_equal(made.target, GOOD[0])
@@ -354,9 +359,7 @@ def test_a_good_answer_comes_back_as_arrays_with_no_confidence_where_none_was_sa
 @pytest.mark.parametrize("ready", [0, 1, 3, 4, 9])
 def test_before_the_declared_warm_up_there_is_no_target(ready: int) -> None:
     raw = np.full(4, 0.5)
-    made = compute_targets(
-        answering(raw, np.full(4, 900.0 if ready >= 4 else 9.0), [0] * 4, ready), FOUR
-    )
+    made = answer_of(answering(raw, np.full(4, 900.0 if ready >= 4 else 9.0), [0] * 4, ready), FOUR)
     assert np.isnan(made.target).tolist() == [t < ready for t in range(4)]
     assert made.confidence.tolist() == [0.0 if t < ready else 9.0 for t in range(4)]
     assert raw.tolist() == [0.5] * 4  # the strategy's own array is left alone
@@ -390,12 +393,12 @@ def test_a_wrong_answer_is_refused_with_the_column_and_the_bar(
     answer: list[Any] = list(GOOD)
     answer[column] = value
     with pytest.raises(ParameterError) as caught:
-        compute_targets(answering(*answer), FOUR)
+        answer_of(answering(*answer), FOUR)
     assert caught.value.field == f"Answering.targets: {field}"
 
 
 def said(strategy: Strategy, candles: Candles) -> list[bytes]:
-    made = compute_targets(strategy, candles)
+    made = answer_of(strategy, candles)
     return [made.target.tobytes(), made.confidence.tobytes(), made.reason.tobytes()]
 
 
@@ -406,14 +409,14 @@ def first_looks_ahead(strategy: Strategy, candles: Candles, seed: int) -> int | 
     the same where the history goes on quite differently?
     """
     rng = np.random.default_rng(seed)
-    whole = compute_targets(strategy, candles)
+    whole = answer_of(strategy, candles)
     for n in sorted(rng.integers(1, len(candles), 25).tolist()):
         known = [column[:n].tobytes() for column in (whole.target, whole.confidence, whole.reason)]
         if said(strategy, candles.rows(0, n)) != known:
             return int(n)
         other = walk(len(candles) - n, seed + n, 0.2)
         mixed = {c: np.append(getattr(candles, c)[:n], getattr(other, c)) for c in COLUMNS}
-        told = compute_targets(strategy, dataclasses.replace(candles, **mixed))
+        told = answer_of(strategy, dataclasses.replace(candles, **mixed))
         if [c[:n].tobytes() for c in (told.target, told.confidence, told.reason)] != known:
             return int(n)
     return None
@@ -435,7 +438,7 @@ def test_a_shipped_strategy_answers_any_history_and_first_at_its_warm_up(
 ) -> None:
     strategy = data.draw(shipped(name, longest=60))
     raw = strategy.targets(walk(bars, seed))
-    compute_targets(strategy, walk(bars, seed))
+    answer_of(strategy, walk(bars, seed))
     assert np.isnan(raw.target[: strategy.warmup]).all()
     # The first reason is the one for "not ready", and is over exactly when the warm-up is.
     assert [r == 0 for r in raw.reason.tolist()] == [t < strategy.warmup for t in range(bars)]
@@ -448,9 +451,9 @@ def test_the_quick_target_of_a_sweep_is_the_target(
     name: str, data: st.DataObject, seed: int, bars: int
 ) -> None:
     strategy, candles = data.draw(shipped(name, longest=30)), walk(bars, seed)
-    quick = np.array(raw_target(strategy, candles))
+    quick = np.array(raw_targets(strategy, CandleSet((candles,)))[0])
     quick[: strategy.warmup] = np.nan
-    assert quick.tobytes() == compute_targets(strategy, candles).target.tobytes()
+    assert quick.tobytes() == answer_of(strategy, candles).target.tobytes()
 
 
 def _of_tomorrow(close: np.ndarray) -> np.ndarray:
@@ -501,7 +504,7 @@ def test_the_same_check_catches_strategies_that_do_look_ahead(
 def test_sma_crossover_on_a_table() -> None:
     close = np.array([2.0, 4.0, 6.0, 2.0, 1.0, 9.0])
     candles = dataclasses.replace(walk(6, 0), open=close, high=close, low=close, close=close)
-    made = compute_targets(SmaCrossover(fast=2, slow=3), candles)
+    made = answer_of(SmaCrossover(fast=2, slow=3), candles)
     # fast:  -    3    5    4   1.5   5
     # slow:  -    -    4    4    3    4
     np.testing.assert_array_equal(made.target, [math.nan, math.nan, 1.0, 0.0, 0.0, 1.0])
@@ -515,7 +518,7 @@ def test_sma_crossover_on_a_table() -> None:
 def test_rsi_reversal_on_a_table() -> None:
     close = np.array([10.0, 9.0, 8.0, 8.5, 10.5, 10.0])
     candles = dataclasses.replace(walk(6, 0), open=close, high=close, low=close, close=close)
-    made = compute_targets(RsiReversal(window=2, oversold=40, overbought=80), candles)
+    made = answer_of(RsiReversal(window=2, oversold=40, overbought=80), candles)
     # average gain:  -  -  0    0.25  1.125  0.5625
     # average loss:  -  -  1    0.5   0.25   0.375
     # RSI:           -  -  0   33.3  81.8   60
