@@ -22,7 +22,7 @@ __all__ = ["DIFFERENCES", "Finding", "StopAudit"]
 
 
 class Finding(StrEnum):
-    """What the audit says of one trade; the first that holds, from the bottom up to ``SAME``."""
+    """What the audit says of one trade; another bar goes before another stop or price."""
 
     SAME = "same"
     PRICE = "other price"

@@ -104,6 +104,69 @@ def test_a_backtest_of_the_command_is_the_backtest_of_the_library(home: Path) ->
     assert "Sharpe ratio" in text
 
 
+AUDIT = ("backtest", "sma_trend", "--param", "fast=2", "--param", "slow=5", "--timeframe", "4h")
+
+
+def with_a_trailing_stop(home: Path) -> None:
+    limits = home / "params/risk_limits.yaml"
+    text = limits.read_text("utf-8")
+    assert text.count("trailing_stop_pct: null") == 1
+    limits.write_text(text.replace("trailing_stop_pct: null", "trailing_stop_pct: 2"), "utf-8")
+
+
+def test_stops_are_audited_on_the_finer_candles_of_the_store(home: Path) -> None:
+    with_a_trailing_stop(home)
+    shown("history", "resample", "ETHUSDT", "SOLUSDT", "--from", "1h", "--to", "4h")
+    args = (*AUDIT, "--symbols", "SOLUSDT,ETHUSDT", "--audit-stops", "1h")
+    found = document(*args)["stop_audit"]
+    history = History(home / "data/history")
+    symbols = ("SOLUSDT", "ETHUSDT")
+    run = backtest(
+        SmaCrossover(2, 5), history.load(symbols, "4h"), load_settings(home).account(symbols)
+    )
+    wanted = run.audit_stops(history.load(symbols, "1h")).summary()
+    assert found == json.loads(json.dumps(wanted))
+    assert found["audited"] == found["trades"] > found["differing"] > 0
+    assert document(*args[:-2])["stop_audit"] is None
+    text = shown(*args)
+    assert "Stops of a run over 4h bars of SOLUSDT, ETHUSDT, replayed on 1h candles" in text
+    assert "Exit differs" in text
+
+
+def test_a_symbol_without_finer_candles_is_not_covered_and_none_at_all_is_refused(
+    home: Path,
+) -> None:
+    with_a_trailing_stop(home)
+    shown("history", "resample", "ETHUSDT", "--from", "1h", "--to", "4h")
+    args = ("--param", "fast=2", "--param", "slow=5", "--symbols", "SOLUSDT,ETHUSDT")
+    finer = candlebook("backtest", "sma_trend", *args, "--audit-stops", "15m", "--json")
+    assert json.loads(finer.stdout)["error"]["exit_code"] == 3
+    history = History(home / "data/history")
+    made = synthetic_candles(("ETHUSDT",), "15m", START, BARS * 4)["ETHUSDT"]
+    history.append("binance", made, "synthetic")
+    found = document("backtest", "sma_trend", *args, "--audit-stops", "15m")["stop_audit"]
+    assert 0 < found["not_covered"] < found["trades"]
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "expected"),
+    [("1h", "a shorter one that divides 1h"), ("4h", "divides 1h"), ("1x", "one of 1m, 3m")],
+)
+def test_an_audit_on_candles_that_are_not_finer_is_refused(
+    home: Path, timeframe: str, expected: str
+) -> None:
+    with_a_trailing_stop(home)
+    done = candlebook("backtest", "sma_trend", "--audit-stops", timeframe)
+    assert done.exit_code == 2
+    assert expected in done.stderr
+
+
+def test_an_audit_of_an_account_without_stops_is_refused(home: Path) -> None:
+    done = candlebook("backtest", "sma_trend", "--audit-stops", "15m")
+    assert done.exit_code == 2
+    assert "no stop that acts at a price" in done.stderr
+
+
 def test_a_strategy_that_ranks_symbols_is_given_all_of_them(home: Path) -> None:
     asked = ("backtest", "momentum_rotation", "--param", "lookback=48", "--param", "floor=-100")
     found = document(*asked, "--symbols", ",".join(SYMBOLS))
