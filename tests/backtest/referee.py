@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 import talib
 
-from research.account import Account, Filters
+from research.account import WEEKDAYS, Account, Filters, Limits, Stops, TradingHours
 from research.backtesting import Backtest
 from research.candles import Candles, CandleSet, find_gaps
 
 __all__ = [
     "AGREED",
+    "EVERY_LIMIT",
+    "EVERY_STOP",
     "TEN",
     "accepting_gaps",
     "by_orders",
@@ -38,6 +40,31 @@ AGREED = 1e-9
 TEN = (
     *("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "XRPUSDT"),
     *("ADAUSDT", "DOGEUSDT", "AVAXUSDT", "LINKUSDT", "DOTUSDT"),
+)
+
+# Limits and stops that are all there, and all of which act on hours.
+EVERY_LIMIT = Limits(
+    max_position_pct=40,
+    max_position_usd=5_000,
+    max_daily_loss_pct=1.5,
+    max_daily_loss_usd=140,
+    max_drawdown_pct=40,
+    max_positions=2,
+    trading_hours=TradingHours(start="01:00", end="23:00", days=WEEKDAYS[:6]),
+    on_trip="flatten",
+    min_fresh_bars=24,
+    cooldown_minutes=360,
+    max_exposure_pct=45,
+    max_exposure_pct_by_symbol={"BTCUSDT": 30, "ETHUSDT": 20},
+    max_orders_per_day=4,
+    max_daily_turnover_pct=80,
+    price_collar_pct=0.02,
+    risk_per_trade_pct=1,
+    target_volatility_pct=30,
+    volatility_bars=100,
+)
+EVERY_STOP = Stops(
+    stop_loss_pct=3, take_profit_pct=5, trailing_stop_pct=4, time_stop_minutes=48 * 60
 )
 
 

@@ -112,8 +112,8 @@ def killed_until_done(one: Sweeper, whole: pd.DataFrame, seed: int, word: str, m
     story, truth, before = Story(), whole.to_numpy(np.float64), 0
     for _ in range(most):
         begun = one.rows_begun()
-        chunks = rng.randrange(12)
-        one.start(word, leash=chunks + 3)
+        chunks = rng.randrange(16)
+        one.start(word, leash=chunks + 2)
         _let_run(one, chunks, seconds=rng.random() * 0.03)
         code = one.kill()
         kept = one.kept()
@@ -155,14 +155,14 @@ def test_ten_thousand_rows_killed_at_random_end_with_the_same_frame(
     sweeper: Sweeper, whole: pd.DataFrame
 ) -> None:
     assert len(whole) == ROWS
-    story = killed_until_done(sweeper, whole, seed=20_261_125, word="nothing", most=30)
+    story = killed_until_done(sweeper, whole, seed=20_261_125, word="nothing", most=20)
     assert story.wrong == []
     if not story.ended:
         sweeper.start()
         assert sweeper.wait() == 0
     kills = len(story.kept_at_kill)
-    assert kills >= 10
-    assert len(set(story.kept_at_kill)) >= 8, "at different points"
+    assert kills >= 8
+    assert len(set(story.kept_at_kill)) >= 6, "at different points"
     assert story.kept_at_kill == sorted(story.kept_at_kill), "nothing that was kept is lost"
     assert sweeper.rows_begun() - ROWS <= kills * UNDER_WAY
     done = sweeper.rows_begun()

@@ -20,11 +20,13 @@ from research.account import Account, Limits, Stops
 from research.backtesting import backtest
 from research.candles import CandleSet
 from research.metrics import Metrics
+from research.risk import CODES
 from research.search import Sweep, sweep
+from research.strategies.rsi_reversal import RsiReversal
 from research.strategies.sma_crossover import SmaCrossover
 from research.strategy import Strategy, registry
 from research.synthetic import synthetic_candles
-from tests.backtest.referee import TEN, accepting_gaps, real_hours
+from tests.backtest.referee import EVERY_LIMIT, EVERY_STOP, TEN, accepting_gaps, real_hours
 
 THREE = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 STOPS = Stops(stop_loss_pct=4, trailing_stop_pct=6, take_profit_pct=9)
@@ -139,6 +141,23 @@ def test_rows_of_each_real_symbol(ten: CandleSet, symbol: str, account: Account)
     found = sweep(SmaCrossover, chosen(ten, [symbol]), account, **FEW)
     assert found.frame["trades"].min() > 0
     assert unequal(found.frame, single_backtests(found)) == []
+
+
+def test_every_limit_there_is_has_a_value_here() -> None:
+    """``kill_switch_armed`` is on unless it is switched off."""
+    for given in (EVERY_LIMIT, EVERY_STOP):
+        assert set(type(given).model_fields) - given.model_fields_set <= {"kill_switch_armed"}
+
+
+@pytest.mark.parametrize("kind", [SmaCrossover, RsiReversal])
+def test_rows_under_every_limit_there_is(three: CandleSet, kind: type[Strategy]) -> None:
+    account = Account(limits=EVERY_LIMIT, stops=EVERY_STOP)
+    found = sweep(kind, three, account, **grid_of(kind))
+    assert unequal(found.frame, single_backtests(found)) == []
+    runs = [backtest(one, three, account).log for one in found.strategies]
+    codes = {CODES[int(code)][0] for log in runs for code in np.unique(log.code)}
+    codes |= {CODES[int(code)][0] for log in runs for code in np.unique(log.fill_code)}
+    assert len(codes) > 5, codes
 
 
 def test_rows_of_ten_real_symbols_in_one_account(ten: CandleSet) -> None:

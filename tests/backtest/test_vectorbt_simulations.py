@@ -26,6 +26,8 @@ from research.strategy import Strategy
 from research.synthetic import synthetic_candles
 from tests.backtest.referee import (
     AGREED,
+    EVERY_LIMIT,
+    EVERY_STOP,
     TEN,
     accepting_gaps,
     by_orders,
@@ -74,10 +76,18 @@ def account_of(limits: Limits | None, stops: Stops) -> Account:
         (SmaCrossover(), None, Stops()),
         (SmaCrossover(), ROOMY, ALL_STOPS),
         (SmaCrossover(), Limits(), Stops()),
+        (SmaCrossover(), EVERY_LIMIT, EVERY_STOP),
         (RsiReversal(), None, ALL_STOPS),
         (RsiReversal(), Limits(), ALL_STOPS),
     ],
-    ids=["sma all in", "sma with stops", "sma default limits", "rsi all in", "rsi default limits"],
+    ids=[
+        "sma all in",
+        "sma with stops",
+        "sma default limits",
+        "sma every limit",
+        "rsi all in",
+        "rsi default limits",
+    ],
 )
 def test_one_account_of_all_symbols_is_what_vectorbt_makes_of_its_orders(
     candles: CandleSet, strategy: Strategy, limits: Limits | None, stops: Stops
