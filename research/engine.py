@@ -150,7 +150,9 @@ def close_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: i
     if killed:
         _cancel_entries(state, log, row)
 
-    refusal = account_refusal(tripped, close_time, day_lost, equity, peak, rules)
+    refusal = OK
+    if _more_is_wanted(state, tape, t):
+        refusal = account_refusal(tripped, close_time, day_lost, equity, peak, rules)
     if refusal == OK and event & (EXPIRED_THEN | REDUCING) != 0:
         refusal = EXPIRED if event & EXPIRED_THEN != 0 else REDUCE_ONLY
     for s in range(len(state.lots)):
@@ -249,6 +251,14 @@ def _decide_exits(
             log.code[row][s] = code
             if code == OK:
                 _order(state, s, -lots, intent, tape.close_time[t], rules, log, row)
+
+
+def _more_is_wanted(state: State, tape: Tape, t: int) -> bool:
+    """Whether some target rises at this bar; at most bars the gate has nothing to say."""
+    wanted = False
+    for s in range(len(state.lots)):
+        wanted = wanted or tape.target[t][s] > state.acted[s]
+    return wanted
 
 
 def _decide_entries(
