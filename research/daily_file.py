@@ -101,9 +101,8 @@ def writing_returns(folder: Path, days: pd.DatetimeIndex) -> Iterator[DailyFile]
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        others = [path.name for path in folder.iterdir() if not OURS.fullmatch(path.name)]
-        lock = FileLock(folder / LOCK)
-        lock.acquire(timeout=0)
+        _require_ours(folder)
+        held = FileLock(folder / LOCK).acquire(timeout=0)
     except Timeout as err:
         raise Busy("another search is writing to it", field=f"returns {folder}") from err
     except OSError as err:
@@ -112,16 +111,19 @@ def writing_returns(folder: Path, days: pd.DatetimeIndex) -> Iterator[DailyFile]
             value=f"{folder} ({err.strerror})",
             expected="a folder that can be written",
         ) from err
-    with lock:
-        if others:
-            raise InputError(
-                field="returns",
-                value=str(folder),
-                expected="an empty folder, or one of daily returns",
-                remedy="Name another folder.",
-            )
+    with held:
         _sweep(folder, keep=None)
         yield from _opened(folder, days)
+
+
+def _require_ours(folder: Path) -> None:
+    if not all(OURS.fullmatch(path.name) for path in folder.iterdir()):
+        raise InputError(
+            field="returns",
+            value=str(folder),
+            expected="an empty folder, or one of daily returns",
+            remedy="Name another folder.",
+        )
 
 
 def _opened(folder: Path, days: pd.DatetimeIndex) -> Iterator[DailyFile]:

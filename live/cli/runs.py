@@ -130,9 +130,10 @@ def search_options(command: Command) -> Command:
 @json_option
 @pass_project
 def sweep(project: Project, as_json: bool, **given: Any) -> None:
-    """Run STRATEGY for every combination of a grid, or for some of them.
+    """Run STRATEGY for every combination of a grid.
 
-    Each row equals its single backtest. STRATEGY is named as for `candlebook backtest`.
+    Or for some of them: --draws, --tpe. Each row equals its single backtest. STRATEGY is named as
+    for `candlebook backtest`.
     """
     grid, metric, top, csv = (given.pop(name) for name in ("grid", "metric", "top", "csv"))
     search = Search(**{spec.name: given.pop(spec.name) for spec in fields(Search)})

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from research import rows, search
 from research.account import Account, Limits, Stops
@@ -255,6 +255,13 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_two_searches_do_not_write_to_one_folder(tmp_path: Path) -> None:
     with FileLock(tmp_path / ".lock"), pytest.raises(Busy):
         swept(tmp_path)
+    lock = FileLock(tmp_path / ".lock")
+    days = pd.DatetimeIndex(["2024-01-01"], tz="UTC")
+    with writing_returns(tmp_path, days) as out, pytest.raises(Timeout):
+        lock.acquire(timeout=0)
+    assert not out.temporary.exists()
+    with lock.acquire(timeout=0):
+        assert lock.is_locked
 
 
 def test_a_matrix_that_lacks_a_row_is_not_published(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_returns_and_the_equity_of_the_best_are_kept_beside_the_table(home: Path
     assert list(equity) == [f"fast={fast} slow={slow}" for fast, slow in rows(found)]
     assert equity.iloc[-1].tolist() == [one["final_equity"] for one in found["rows"]]
     daily = equity.resample("1D").last().pct_change().iloc[1:]
-    best = parameters.index[(parameters == rows(found)[0]).all(axis=1)][0]
+    best = parameters.apply(tuple, axis=1).tolist().index(rows(found)[0])
     assert matrix[best][1:] == pytest.approx(daily.iloc[:, 0].to_numpy(), abs=1e-14)
     assert len(days) == 31
     text = shown(*asked)
@@ -102,7 +103,8 @@ def test_a_mistake_is_named_and_nothing_is_written(
 ) -> None:
     (home / "README.md").write_text("a file")
     before = set(home.rglob("*"))
-    done = candlebook(*SWEEP, *GRID, *args)
+    placed = [str(home / one) if option == "--returns" else one for option, one in pairwise(args)]
+    done = candlebook(*SWEEP, *GRID, args[0], *placed)
     assert done.exit_code == InputError.exit_code
     assert said in " ".join(done.stderr.split())
-    assert {path for path in home.rglob("*") if path not in before} <= {home / "params/.lock"}
+    assert set(home.rglob("*")) == before
