@@ -90,10 +90,13 @@ class Job:
         grid: dict[str, tuple[int | float, ...]],
         metric: str,
         resume: Path | None = None,
+        on: str | None = None,
+        workers: int | None = None,
     ) -> Sweep:
         """Every combination of ``grid``; the parameters that are not in it stay as they are.
 
-        ``resume`` is the folder that keeps finished rows. Raises ParameterError where there is no
+        ``resume`` is the folder that keeps finished rows, ``on`` and ``workers`` say where they are
+        computed. Raises ParameterError where there is no
         such ``metric`` to rank them by, before any runs.
         """
         from research.account import did_you_mean
@@ -114,6 +117,8 @@ class Job:
             *(self.strategy, self.candles, self.account),
             trade_from=self.trade_from,
             resume=resume,
+            on=on,
+            workers=workers,
             **values,
         )
 

@@ -83,6 +83,12 @@ def grid_options(command: Command) -> Command:
     type=click.Path(file_okay=False, path_type=Path),
     help="A folder that keeps finished rows: the same sweep goes on from there.",
 )
+@click.option(
+    "--on",
+    help="Compute elsewhere: dask or ray (processes of this machine), or a cluster's address, "
+    "such as tcp://host:8786 (Dask) or ray://host:10001.",
+)
+@click.option("--workers", type=int, help="Processes to start for --on dask or ray.")
 @json_option
 @pass_project
 def sweep(project: Project, as_json: bool, **given: Any) -> None:
@@ -91,13 +97,13 @@ def sweep(project: Project, as_json: bool, **given: Any) -> None:
     Each row equals its single backtest. STRATEGY is named as for `candlebook backtest`.
     """
     grid, metric, top, csv = (given.pop(name) for name in ("grid", "metric", "top", "csv"))
-    resume = given.pop("resume")
+    resume, on, workers = (given.pop(name) for name in ("resume", "on", "workers"))
     if not grid:
         raise InputError(
             "nothing to vary", field="--grid", remedy="Name values: --grid fast=5:60:5."
         )
     job = prepare(project, Asked(**given))
-    found = job.sweep(grid, metric, resume)
+    found = job.sweep(grid, metric, resume, on=on, workers=workers)
     best = found.best(metric)
     if csv is not None:
         from research.durable import write_whole

@@ -74,9 +74,20 @@ def _stopping_as_before() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextlib.contextmanager
+def _without_notices(logger: str) -> Iterator[None]:
+    notices = logging.getLogger(logger)
+    before = notices.level
+    notices.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        notices.setLevel(before)
+
+
 def _connect(ray: Any, address: str) -> None:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_notices("ray.client_builder"):
             warnings.simplefilter("ignore")  # the same is said in the error
             ray.init(address, log_to_driver=False)
     except Exception as err:
@@ -94,11 +105,8 @@ def _start(ray: Any, workers: int, store: int) -> None:
     """
     constants = ray._private.ray_constants
     clusters, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
-    notices = logging.getLogger("ray._private.authentication")
-    level = notices.level
-    notices.setLevel(logging.ERROR)
     try:
-        with environment_of(child_environment(**QUIET)):
+        with environment_of(child_environment(**QUIET)), _without_notices("ray._private"):
             ray.init(
                 address="local",
                 num_cpus=workers,
@@ -112,7 +120,6 @@ def _start(ray: Any, workers: int, store: int) -> None:
         raise ClusterError(f"Ray did not start: {err}", field="on", value="ray") from err
     finally:
         constants.ENABLE_RAY_CLUSTER = clusters
-        notices.setLevel(level)
     heard = {node["NodeManagerAddress"] for node in ray.nodes()}
     if heard != {LOOPBACK}:
         ray.shutdown()
