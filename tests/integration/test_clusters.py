@@ -126,7 +126,7 @@ def test_a_chunk_that_kills_whoever_computes_it_ends_the_sweep(
     strategy = deadly(5, tmp_path / "deaths", deaths=99)
     with pytest.raises(ClusterError, match="lost with every worker that tried it"):
         sweep(strategy, made(), ACCOUNT, on=on, hold=range(1, 9))
-    assert (tmp_path / "deaths").read_text() == "xxxx"
+    assert len((tmp_path / "deaths").read_text()) >= 4
     sweep(SmaCrossover, made(), ACCOUNT, on=on, **GRID)
 
 
@@ -224,7 +224,7 @@ def test_a_worker_without_the_project_is_refused_by_name(
     monkeypatch.setattr(
         on_dask, "child_environment", lambda: {**os.environ, "PYTHONPATH": str(tmp_path)}
     )
-    with pytest.raises(WorkerDiffers, match=r"tcp://127.*cannot load the task: ModuleNotFound"):
+    with pytest.raises(WorkerDiffers, match=r"tcp://127.*cannot load the task: .*ModuleNotFound"):
         sweep(SmaCrossover, made(), ACCOUNT, on="dask", workers=1, **GRID)
 
 
@@ -256,10 +256,10 @@ class Mine(rs.Strategy):
 candles = rs.synthetic_candles(("AAAUSDT",), "1h", utc_ms("2024"), int(sys.argv[2]))
 hold = range(1, 25)
 if len(sys.argv) > 3:
-    rs.sweep(rs.SmaCrossover, candles, fast=range(2, 100), slow=range(200, 600, 4),
+    rs.sweep(rs.SmaCrossover, candles, rs.Account(), fast=range(2, 100), slow=range(200, 600, 4),
         resume=sys.argv[3], on=sys.argv[1], workers=2)
-there = rs.sweep(Mine, candles, hold=hold, on=sys.argv[1], workers=2)
-alone = rs.sweep(Mine, candles, hold=hold)
+there = rs.sweep(Mine, candles, rs.Account(), hold=hold, on=sys.argv[1], workers=2)
+alone = rs.sweep(Mine, candles, rs.Account(), hold=hold)
 assert there.frame.equals(alone.frame) and len(alone) == 24
 print("equal", flush=True)
 """
@@ -317,7 +317,7 @@ def test_an_interrupted_sweep_leaves_its_rows_and_no_process(
 ) -> None:
     pytest.importorskip("distributed", reason="needs the extra dask")
     folder = tmp_path / "rows"
-    process = started(tmp_path, "dask", "100000", str(folder))
+    process = started(tmp_path, "dask", "30000", str(folder))
     until = time.monotonic() + 100
     while not list(folder.glob("rows-*.npy")) and time.monotonic() < until:
         assert process.poll() is None
@@ -362,6 +362,10 @@ def test_ray_is_started_without_dashboard_and_statistics(connected_ray: Any) -> 
 
     assert not usage_lib.usage_stats_enabled()
     assert not connected_ray._private.worker._global_node.address_info["webui_url"]
+    started = psutil.Process().children(recursive=True)
+    said = [one.environ().get("RAY_USAGE_STATS_ENABLED") for one in started if "ray" in one.name()]
+    assert said
+    assert set(said) == {"0"}
 
 
 # What cannot be reached
@@ -379,7 +383,9 @@ def test_an_address_that_does_not_answer_is_refused_in_time(
         port = silent.getsockname()[1]
         for _ in ("closed", "open, and says nothing"):
             with pytest.raises(ClusterError, match=f"tcp://127.0.0.1:{port}: no Dask scheduler"):
-                sweep(SmaCrossover, made(), on=f"tcp://127.0.0.1:{port}", fast=[2], slow=[10])
+                sweep(
+                    SmaCrossover, made(), ACCOUNT, on=f"tcp://127.0.0.1:{port}", fast=[2], slow=[10]
+                )
             silent.listen()
 
 
@@ -390,7 +396,7 @@ def test_a_cluster_without_workers_is_refused_in_time(monkeypatch: pytest.Monkey
         on_dask._scheduler(distributed) as address,
         pytest.raises(ClusterError, match=r"no worker in 1 seconds.*dask worker tcp"),
     ):
-        sweep(SmaCrossover, made(), on=address, fast=[2], slow=[10])
+        sweep(SmaCrossover, made(), ACCOUNT, on=address, fast=[2], slow=[10])
 
 
 def test_workers_that_do_not_start_say_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -400,12 +406,12 @@ def test_workers_that_do_not_start_say_why(monkeypatch: pytest.MonkeyPatch, tmp_
         on_dask, "child_environment", lambda: {**os.environ, "PYTHONPATH": str(tmp_path)}
     )
     with pytest.raises(ClusterError, match="workers ended: RuntimeError: broken on purpose"):
-        sweep(SmaCrossover, made(), on="dask", workers=1, fast=[2], slow=[10])
+        sweep(SmaCrossover, made(), ACCOUNT, on="dask", workers=1, fast=[2], slow=[10])
 
 
 def test_a_second_ray_beside_the_connected_one_is_refused(connected_ray: Any) -> None:
     with pytest.raises(InputError, match="connected to a Ray already"):
-        sweep(SmaCrossover, made(), on="ray", workers=3, fast=[2], slow=[10])
+        sweep(SmaCrossover, made(), ACCOUNT, on="ray", workers=3, fast=[2], slow=[10])
 
 
 # The command
