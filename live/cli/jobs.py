@@ -68,7 +68,8 @@ class Search:
     """How the combinations of a grid are chosen, and what is kept of them beside the figures.
 
     All of them, or so many ``draws``, or so many ``tpe`` proposals; ``constraint`` are comparisons
-    that must all hold; ``resume`` keeps finished rows, ``returns`` their daily returns.
+    that must all hold; ``resume`` keeps finished rows, ``returns`` their daily returns; ``on`` and
+    ``workers`` say where they are computed.
     """
 
     draws: int | None = None
@@ -77,6 +78,8 @@ class Search:
     constraint: tuple[str, ...] = ()
     resume: Path | None = None
     returns: Path | None = None
+    on: str | None = None
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.draws is not None and self.tpe is not None:
@@ -90,6 +93,12 @@ class Search:
                 "what TPE proposes depends on all before it, and is not kept",
                 field="--resume",
                 remedy="Leave it out: the same seed gives the same rows.",
+            )
+        if self.on is not None and self.tpe is not None:
+            raise InputError(
+                "what TPE proposes depends on all before it, and is computed here",
+                field="--on",
+                remedy="Leave it out, or search with --draws.",
             )
 
 
@@ -152,7 +161,8 @@ class Job:
             return optimise(*what, trials=asked.tpe, seed=seed, metric=metric, **common)
         from research.search import sweep
 
-        return sweep(*what, resume=asked.resume, draws=asked.draws, seed=seed, **common)
+        common |= {"resume": asked.resume, "on": asked.on, "workers": asked.workers}
+        return sweep(*what, draws=asked.draws, seed=seed, **common)
 
 
 def prepare(project: Project, asked: Asked) -> Job:

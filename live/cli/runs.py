@@ -109,6 +109,12 @@ def search_options(command: Command) -> Command:
         click.option(
             "--returns", type=OUT_FOLDER, help="A folder that takes every row's daily returns."
         ),
+        click.option(
+            "--on",
+            help="Compute elsewhere: dask or ray (processes of this machine), or a cluster's "
+            "address, such as tcp://host:8786 (Dask) or ray://host:10001.",
+        ),
+        click.option("--workers", type=int, help="Processes to start for --on dask or ray."),
     )
     for option in reversed(options):
         command = option(command)

@@ -93,7 +93,7 @@ def place_of(on: str | None, workers: int | None = None) -> Place | None:
     if workers is not None and workers < 1:
         raise InputError(field="workers", value=workers, expected="a whole number from 1")
     kind = on if on in ("dask", "ray") else _kind_of(on)
-    _require_installed(kind)
+    _require_installed(kind, address=kind != on)
     if kind == on:
         return Place(kind, None, workers)
     if workers is not None:
@@ -122,12 +122,19 @@ def _kind_of(on: object) -> str:
     )
 
 
-def _require_installed(kind: str) -> None:
+def _require_installed(kind: str, address: bool) -> None:
     if importlib.util.find_spec("distributed" if kind == "dask" else "ray") is None:
         raise InputError(
             f"{kind.capitalize()} is not installed",
             field="on",
             remedy=f"Install the extra: pip install 'candlebook[{kind}]', or make install.",
+        )
+    if kind == "ray" and address and importlib.util.find_spec("grpc") is None:
+        raise InputError(
+            "Ray is installed without its client",
+            field="on",
+            remedy="pip install 'ray[client]', or run on a node of the cluster: "
+            'ray.init("auto"), then on="ray".',
         )
 
 

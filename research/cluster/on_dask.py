@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -70,9 +71,10 @@ def _worker_processes(address: str, workers: int) -> Iterator[_Started]:
     They are started as a command, not forked or spawned from here: a script of three lines need not
     guard its main module, and Ctrl-C reaches this process alone. Without the scheduler they end.
     """
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard"]
+    # -P: the folder in which this process was started is no place to look for modules.
+    command = [sys.executable, "-P", "-m", "distributed.cli.dask_worker", address]
     command += ["--nworkers", str(workers), "--nthreads", "1", "--memory-limit", "0"]
-    command += ["--host", LOOPBACK, "--dashboard-address", f"{LOOPBACK}:0"]
+    command += ["--host", LOOPBACK, "--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0"]
     command += ["--death-timeout", str(START_SECONDS)]
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(  # noqa: S603 - this interpreter and Dask's own command
@@ -113,10 +115,12 @@ class _Started:
 @contextlib.contextmanager
 def _connected(distributed: Any, address: str) -> Iterator[Any]:
     try:
+        with ThreadPoolExecutor(1) as pool:  # a notebook's thread has an event loop already
+            pool.submit(asyncio.run, _greet(distributed, address)).result()
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as err:
+    except Exception as err:  # whatever answers there, it is no scheduler
         raise ClusterError(
-            f"no Dask scheduler answered within {CONNECT_SECONDS} seconds ({err})",
+            f"no Dask scheduler answers ({type(err).__name__}: {err})".replace(": )", ")"),
             field=address,
             remedy="Start one with `dask scheduler`, and workers with `dask worker ADDRESS`.",
         ) from err
@@ -124,6 +128,14 @@ def _connected(distributed: Any, address: str) -> Iterator[Any]:
         yield client
     finally:
         client.close()
+
+
+async def _greet(distributed: Any, address: str) -> None:
+    """A handshake within the time; a client waits for ever for one that says nothing."""
+    security = distributed.Security().get_connection_args("client")
+    greeting = distributed.comm.connect(address, timeout=CONNECT_SECONDS, **security)
+    comm = await asyncio.wait_for(greeting, CONNECT_SECONDS)
+    await comm.close()
 
 
 def _wait_for_workers(client: Any, address: str, wanted: int, started: _Started | None) -> None:

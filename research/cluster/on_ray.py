@@ -26,7 +26,8 @@ SMALLEST_STORE: Final = 80 * 2**20
 # Deaths of a worker that one chunk may survive.
 RETRIES: Final = 3
 # Ray binds every interface of a Linux machine unless it thinks that there are no clusters.
-QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+ALONE: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+UNWATCHED: Final = {"RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @contextlib.contextmanager
@@ -49,7 +50,7 @@ def ray_crew(address: str | None, workers: int | None, size: int) -> Iterator[Ra
             )
         yield RayCrew(ray, "ray")
         return
-    with _stopping_as_before():
+    with _stopping_as_before(), environment_of(UNWATCHED):
         if address is not None:
             _connect(ray, address)
         else:
@@ -73,9 +74,20 @@ def _stopping_as_before() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextlib.contextmanager
+def _without_notices(logger: str) -> Iterator[None]:
+    notices = logging.getLogger(logger)
+    before = notices.level
+    notices.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        notices.setLevel(before)
+
+
 def _connect(ray: Any, address: str) -> None:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_notices("ray.client_builder"):
             warnings.simplefilter("ignore")  # the same is said in the error
             ray.init(address, log_to_driver=False)
     except Exception as err:
@@ -91,27 +103,14 @@ def _start(ray: Any, workers: int, store: int) -> None:
 
     Raises ClusterError where it does not start or would listen to other machines.
     """
-    constants = ray._private.ray_constants
-    clusters, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
-    notices = logging.getLogger("ray._private.authentication")
-    level = notices.level
-    notices.setLevel(logging.ERROR)
-    try:
-        with environment_of(child_environment(**QUIET)):
-            ray.init(
-                address="local",
-                num_cpus=workers,
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                object_store_memory=store,
-                _node_ip_address=LOOPBACK,
-            )
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as err:
-        raise ClusterError(f"Ray did not start: {err}", field="on", value="ray") from err
-    finally:
-        constants.ENABLE_RAY_CLUSTER = clusters
-        notices.setLevel(level)
+    for attempt in (1, 2):  # Ray gives itself 30 seconds, which a busy machine may not have
+        try:
+            _init_alone(ray, workers, store)
+            break
+        except Exception as err:
+            ray.shutdown()
+            if attempt == 2:
+                raise ClusterError(f"Ray did not start: {err}", field="on", value="ray") from err
     heard = {node["NodeManagerAddress"] for node in ray.nodes()}
     if heard != {LOOPBACK}:
         ray.shutdown()
@@ -122,6 +121,24 @@ def _start(ray: Any, workers: int, store: int) -> None:
             expected=LOOPBACK,
             remedy="Start Ray yourself and name it by address.",
         )
+
+
+def _init_alone(ray: Any, workers: int, store: int) -> None:
+    constants = ray._private.ray_constants
+    clusters, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
+    try:
+        with environment_of(child_environment(**ALONE)), _without_notices("ray._private"):
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                object_store_memory=store,
+                _node_ip_address=LOOPBACK,
+            )
+    finally:
+        constants.ENABLE_RAY_CLUSTER = clusters
 
 
 @dataclass(frozen=True)
