@@ -70,10 +70,12 @@ def _find_busy_alone(tape: Tape, busy: Ints) -> int:
     return count
 
 
-def is_restless(state: State) -> bool:
+def is_restless(state: State, rules: Rules) -> bool:
     """Whether the next bar needs a full step whatever it brings."""
+    flattens = rules.volume_share < math.inf and rules.flatten and state.tripped
     for s in range(len(state.lots)):
-        if state.pending[s] != 0 or (state.lots[s] != 0 and state.acted[s] == 0.0):
+        leaving = flattens or state.acted[s] == 0.0
+        if state.pending[s] != 0 or (state.lots[s] != 0 and leaving):
             return True
     return False
 
@@ -116,6 +118,7 @@ def _flat_stretch(
         for before in range(stop - 1, t - 1, -1):
             if tape.present[before][s]:
                 state.last[s] = tape.close[before][s]
+                state.volume[s] = tape.volume[before][s]
                 break
     return stop, _marked(state, equity, state.peak, day, day_base, day_lost), _idle(tally, stop - t)
 
@@ -169,6 +172,11 @@ def _held_stretch(
         deepest = max(deepest, 1.0 - equity / top)
         counted = equity
         t = t + 1
+    for s in range(len(state.lots)):
+        for before in range(t - 1, first - 1, -1):
+            if tape.present[before][s]:
+                state.volume[s] = tape.volume[before][s]
+                break
     after = Tally(
         tally.bars + (t - first),
         counted,
@@ -243,6 +251,7 @@ def _held_alone(
         t = t + 1
     if t > first:
         state.last[0] = tape.close[t - 1][0]
+        state.volume[0] = tape.volume[t - 1][0]
         state.high[0] = high
     after = Tally(
         tally.bars + (t - first),
@@ -330,6 +339,7 @@ def _marked(
         state.pending_intent,
         state.acted,
         state.last,
+        state.volume,
         state.entry,
         state.high,
         state.since,
