@@ -212,7 +212,7 @@ def _open_after(run: Backtest, account: AccountRow, candles: CandleSet) -> tuple
     opens = account.seen_opens or {s: float(o[0]) for s, o in closed.items() if len(o)}
     prices = [opens.get(symbol, math.nan) for symbol in run.symbols]
     present = [symbol in opens for symbol in run.symbols]
-    row = Tape([bar], [prices], None, None, None, [present], None, None, None, None)
+    row = Tape([bar], [prices], None, None, None, None, [present], None, None, None, None)
     log = Log(*(column.tolist() for column in new_log(1, len(run.symbols))))
     state = open_phase(state, row, 0, run.rules, log, 0)
     return state, open_rows(run.desk, log, 0, bar)

@@ -360,6 +360,7 @@ def _open_forming(session: Session, plan: Plan, account: AccountRow, now: int) -
         high=None,
         low=None,
         close=None,
+        volume=None,
         present=[[True] * len(opens)],
         target=None,
         fresh=None,

@@ -44,6 +44,7 @@ __all__ = [
     "Step",
     "Stops",
     "TradingHours",
+    "Unfilled",
     "combined",
     "complaints",
     "did_you_mean",
@@ -217,6 +218,7 @@ Size = Annotated[Decimal, _Number, Field(ge=0, allow_inf_nan=False)]
 # A year of minutes is 525,600; the largest count is far past any use, and far below overflow.
 Count = Annotated[int, _Number, Field(ge=1, le=10_000_000)]
 Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9]{1,20}$")]
+Unfilled = Literal["wait", "cancel"]
 
 
 class Frozen(BaseModel):
@@ -409,6 +411,8 @@ def require_stop_to_size_by(limits: Limits | None, stops: Stops) -> None:
 class Account(Frozen):
     """One account: what it starts with, what trading costs, what it may risk.
 
+    ``volume_share_pct``: how much of a candle's volume one order may fill (None: all it wants);
+    ``unfilled`` says whether what is left waits for the next open or is cancelled.
     ``limits=None`` switches the risk gate off. ``filters`` by symbol; ``filters=None`` means an
     ideal exchange (steps of 1e-8, no minimum), for research on made-up data.
     """
@@ -416,6 +420,8 @@ class Account(Frozen):
     initial_cash: Positive = 10_000.0
     fee_rate: FeeRate = 0.001
     slippage_bps: SlippageBps = 5.0
+    volume_share_pct: Percent | None = None
+    unfilled: Unfilled = "wait"
     limits: Limits | None = Limits()
     stops: Stops = Stops()
     filters: dict[str, Filters] | None = None

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from research.risk import CODES, KILL_SWITCH, OK, Rules, quantity_of
+from research.risk import CODES, OK, VOLUME, Rules, quantity_of
 from research.state import ENTRY, EXIT, INTENTS, Log, State
 from research.strategy import Action, Signal, Strategy, Targets
 
@@ -66,7 +66,8 @@ class Decision:
 class Order:
     """One order from decision to end. ``code`` says why less than all of it was filled.
 
-    ``ended_at`` is 0 while it waits; ``price`` and ``fee`` are 0 until something was filled.
+    ``ended_at`` is 0 while it waits; ``price`` and ``fee`` are 0 until something was filled. Of an
+    order that was filled in parts they are the average over quantity and the sum.
     """
 
     order_id: str
@@ -165,7 +166,10 @@ def order_id(account: str, symbol: str, decided_at: int, intent: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an order ended. ``code`` says why less than all of it was filled."""
+    """How an order ended, or that a part of it was filled and the rest waits (PARTIALLY_FILLED).
+
+    Quantity, price and fee are those of this fill. ``code`` says why less than all was filled.
+    """
 
     order_id: str
     status: OrderStatus
@@ -208,12 +212,19 @@ def open_rows(desk: Desk, log: Log, row: int, at: int) -> Rows:
             continue
         identity = desk.order_id(s, since, INTENTS[int(log.fill_intent[row][s])])
         code, lots = int(log.fill_code[row][s]), int(log.fill_lots[row][s])
+        # What cash or the collar ends is rejected, or filled as far as it goes; what the volume
+        # leaves waits, or its rest is cancelled.
+        by_volume = code == VOLUME
         if lots == 0:
-            endings.append(Ending(identity, OrderStatus.REJECTED, at, code=CODES[code][0]))
+            status = OrderStatus.CANCELLED if by_volume else OrderStatus.REJECTED
+            endings.append(Ending(identity, status, at, code=CODES[code][0]))
             continue
+        waits = int(log.fill_left[row][s]) != 0
+        status = OrderStatus.CANCELLED if by_volume else OrderStatus.FILLED
+        status = OrderStatus.PARTIALLY_FILLED if waits else status
         price, fee = float(log.fill_price[row][s]), float(log.fill_fee[row][s])
         fills.append(_fill(desk, s, identity, at, lots, price, fee))
-        endings.append(_filled(fills[-1], code))
+        endings.append(_filled(fills[-1], status, code))
     return Rows(fills=tuple(fills), endings=tuple(endings))
 
 
@@ -231,11 +242,11 @@ def close_rows(desk: Desk, log: Log, row: int, at: int, said: Sequence[Said | No
             orders.append(_order(desk, s, lots, at, intent, intent.replace("_", " ")))
             price, fee = float(log.stop_price[row][s]), float(log.stop_fee[row][s])
             fills.append(_fill(desk, s, orders[-1].order_id, at, lots, price, fee))
-            endings.append(_filled(fills[-1], OK))
+            endings.append(_filled(fills[-1], OrderStatus.FILLED, OK))
         if log.cancel_lots[row][s]:
             intent = INTENTS[int(log.cancel_intent[row][s])]
             identity = desk.order_id(s, int(log.cancel_since[row][s]), intent)
-            code = CODES[KILL_SWITCH][0]
+            code = CODES[int(log.cancel_code[row][s])][0]
             endings.append(Ending(identity, OrderStatus.CANCELLED, at, code=code))
         lots = int(log.order_lots[row][s])
         if lots:
@@ -271,10 +282,10 @@ def _fill(desk: Desk, s: int, identity: str, at: int, lots: int, price: float, f
     )
 
 
-def _filled(fill: Fill, code: int) -> Ending:
+def _filled(fill: Fill, status: OrderStatus, code: int) -> Ending:
     return Ending(
         fill.order_id,
-        OrderStatus.FILLED,
+        status,
         fill.at,
         fill.quantity,
         fill.price,
@@ -303,14 +314,26 @@ def positions_of(desk: Desk, state: State) -> list[Position]:
 
 
 def ended(order: Order, ending: Ending) -> Order:
-    """``order`` with its ending written in."""
+    """``order`` with its ending, or with one more part filled.
+
+    What was filled before stays: an order of which a part was filled is cancelled, not rejected.
+    """
+    status, before, part = ending.status, order.filled_quantity, ending.filled_quantity
+    if status is OrderStatus.REJECTED and before > 0.0:
+        status = OrderStatus.CANCELLED
+    price = ending.price if before == 0.0 else order.price
+    if before > 0.0 and part > 0.0:
+        price = (order.price * before + ending.price * part) / (before + part)
+    # Parts of 0.1 and 0.2 make more than 0.3.
+    is_whole = status is OrderStatus.FILLED and ending.code == CODES[OK][0]
+    filled = order.quantity if is_whole else min(before + part, order.quantity)
     return replace(
         order,
-        status=ending.status,
-        filled_quantity=ending.filled_quantity,
-        price=ending.price,
-        fee=ending.fee,
-        ended_at=ending.at,
+        status=status,
+        filled_quantity=filled,
+        price=price,
+        fee=order.fee + ending.fee,
+        ended_at=0 if status is OrderStatus.PARTIALLY_FILLED else ending.at,
         code=ending.code,
     )
 

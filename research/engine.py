@@ -6,6 +6,7 @@ A step has two phases, and paper trading commits each on its own:
 
 1. open:  orders decided at the last close fill at this bar's open, sells before buys, with
           slippage and fee; a buy shrinks to what cash can pay, and ends at a price too far off.
+          Under a share of volume a part fills, and the rest waits on or is cancelled.
 2. close: stops act within the bar (a gap through the stop fills at the open); the account is
           marked; the kill switch and the gate have their say; targets that *changed* become
           orders for the next open, sells before buys.
@@ -31,9 +32,11 @@ from research.compiled import compile_kernel
 from research.risk import (
     CASH,
     EXPIRED,
+    KILL_SWITCH,
     OK,
     REDUCE_ONLY,
     TIME_STOP_DUE,
+    VOLUME,
     Rules,
     account_refusal,
     affordable_lots,
@@ -42,6 +45,7 @@ from research.risk import (
     drawdown_reached,
     entry_refusal,
     exchange_refusal,
+    fillable_lots,
     pace_refusal,
     quantity_of,
     room_for,
@@ -91,18 +95,24 @@ def open_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: in
             pending = state.pending[s]
             if pending == 0 or (pending < 0) != selling or not tape.present[t][s]:
                 continue
+            # The volume that an open can know of is that of the last candle that has closed.
+            most = fillable_lots(abs(pending), state.volume[s], rules, s)
+            if most == 0 and rules.unfilled_waits:
+                continue
             code = OK
             if selling:
                 price = tape.open[t][s] * (1.0 - rules.slippage)
-                lots = -pending
+                lots = most
             else:
                 price = tape.open[t][s] * (1.0 + rules.slippage)
                 code = collar_refusal(tape.open[t][s], state.last[s], rules)
-                lots = affordable_lots(cash, pending, price, rules, s) if code == OK else 0
-                if code == OK and lots < pending:
+                lots = affordable_lots(cash, most, price, rules, s) if code == OK else 0
+                if code == OK and lots < most:
                     code = CASH
                     if exchange_refusal(lots, price, rules, s) != OK:
                         lots = 0
+            if code == OK and most < abs(pending):
+                code = VOLUME
             notional = quantity_of(lots, rules, s) * price
             fee = notional * rules.fee_rate
             if selling:
@@ -117,7 +127,11 @@ def open_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: in
             log.fill_code[row][s] = code
             log.fill_since[row][s] = state.pending_since[s]
             log.fill_intent[row][s] = state.pending_intent[s]
-            _forget_pending(state, s)
+            if code == VOLUME and rules.unfilled_waits:
+                state.pending[s] = pending + lots if selling else pending - lots
+            else:
+                _forget_pending(state, s)
+            log.fill_left[row][s] = state.pending[s]
     account = (state.equity, state.peak, state.day, state.day_base, state.day_lost)
     return _handed_on(state, cash, *account, state.tripped)
 
@@ -165,7 +179,9 @@ def close_phase(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: i
     if trips_itself:
         tripped = True
         _cancel_entries(state, log, row)
-    if rules.flatten and tripped and (killed or trips_itself):
+    # Volume may leave a part of it unsold: then what is held is sold at every close until flat.
+    unsold = rules.volume_share < math.inf
+    if rules.flatten and tripped and (killed or trips_itself or unsold):
         _flatten(state, close_time, rules, log, row)
 
     log.cash[row] = cash
@@ -196,9 +212,13 @@ def _run_stops(state: State, tape: Tape, t: int, rules: Rules, log: Log, row: in
             price = max(opened, goal)
             intent = TAKE_PROFIT
         state.high[s] = max(state.high[s], tape.high[t][s])
-        lots = state.lots[s]
-        if intent == 0 or exchange_refusal(lots, price, rules, s) != OK:
+        if intent == 0 or exchange_refusal(state.lots[s], price, rules, s) != OK:
             continue
+        lots = fillable_lots(state.lots[s], tape.volume[t][s], rules, s)
+        if lots == 0:
+            continue
+        if state.pending[s] != 0:
+            _cancel(state, s, VOLUME, log, row)
         notional = quantity_of(lots, rules, s) * price
         fee = notional * rules.fee_rate
         cash = cash + (notional - fee)
@@ -218,6 +238,7 @@ def _mark(state: State, cash: float, tape: Tape, t: int, rules: Rules) -> float:
     for s in range(len(state.lots)):
         if tape.present[t][s]:
             state.last[s] = tape.close[t][s]
+            state.volume[s] = tape.volume[t][s]
         if state.lots[s] > 0:
             equity = equity + quantity_of(state.lots[s], rules, s) * state.last[s]
     return equity
@@ -227,7 +248,8 @@ def _decide_exits(
     state: State, equity: float, tape: Tape, t: int, rules: Rules, log: Log, row: int
 ) -> None:
     """A target that fell sells down to it; a target of zero sells whatever is still held, and so
-    does a position whose time is over."""
+    does a position whose time is over. What still waits of an older order is cancelled then, unless
+    it is a sale of everything held, or a sale that the exchange would not take again."""
     for s in range(len(state.lots)):
         target, price = tape.target[t][s], tape.close[t][s]
         if not tape.present[t][s]:
@@ -245,12 +267,19 @@ def _decide_exits(
             others = _value_of_others(state, s, rules)
             room, _ = room_for(equity, others, tape.volatility[t][s], rules, s)
             kept = wanted_lots(target, equity, room, price, rules, s)
-        lots = state.lots[s] - kept
+        else:
+            continue
+        pending = state.pending[s]
+        if pending < 0 and pending == -state.lots[s]:
+            continue
+        lots, code = state.lots[s] - kept, OK
         if lots > 0:
             code = exchange_refusal(lots, price, rules, s)
             log.code[row][s] = code
-            if code == OK:
-                _order(state, s, -lots, intent, tape.close_time[t], rules, log, row)
+        if pending > 0 or (pending < 0 and code == OK):
+            _cancel(state, s, VOLUME, log, row)
+        if lots > 0 and code == OK:
+            _order(state, s, -lots, intent, tape.close_time[t], rules, log, row)
 
 
 def _more_is_wanted(state: State, tape: Tape, t: int) -> bool:
@@ -272,7 +301,8 @@ def _decide_entries(
     log: Log,
     row: int,
 ) -> None:
-    """A target that rose buys up to it, unless refused; either way it is used up."""
+    """A target that rose buys up to it, unless refused; either way it is used up. Its order takes
+    the place of what still waits of an older one."""
     for s in range(len(state.lots)):
         target = tape.target[t][s]
         if not tape.present[t][s] or math.isnan(target) or target <= state.acted[s]:
@@ -283,6 +313,8 @@ def _decide_entries(
         if code == OK:
             code, lots = _entry(state, equity, day_base, tape, t, rules, s)
             if code == OK:
+                if state.pending[s] != 0:
+                    _cancel(state, s, VOLUME, log, row)
                 _order(state, s, lots, ENTRY, tape.close_time[t], rules, log, row)
         log.code[row][s] = code
 
@@ -291,10 +323,10 @@ def _entry(
     state: State, equity: float, day_base: float, tape: Tape, t: int, rules: Rules, s: int
 ) -> tuple[int, int]:
     """The gate for one entry whose target has risen: the first refusal, or OK and its lots."""
-    if state.pending[s] < 0:
+    if state.pending[s] < 0 and time_is_over(state, s, tape.close_time[t], rules):
         return TIME_STOP_DUE, 0
     target, price, held = tape.target[t][s], tape.close[t][s], state.lots[s]
-    is_new, positions = held == 0, _positions(state)
+    is_new, positions = held + state.pending[s] == 0, _positions(state)
     lots = wanted_lots(target, equity, math.inf, price, rules, s) - held
     code = entry_refusal(lots, price, is_new, positions, rules, s)
     if code == OK:
@@ -352,18 +384,19 @@ def _order(
     log.order_intent[row][s] = intent
 
 
-def _cancel(state: State, s: int, log: Log, row: int) -> None:
+def _cancel(state: State, s: int, code: int, log: Log, row: int) -> None:
     log.cancel_lots[row][s] = state.pending[s]
     log.cancel_since[row][s] = state.pending_since[s]
     log.cancel_intent[row][s] = state.pending_intent[s]
+    log.cancel_code[row][s] = code
     _forget_pending(state, s)
 
 
 def _cancel_entries(state: State, log: Log, row: int) -> None:
-    """Entries still waiting for an open (their symbol is absent) go when the switch trips."""
+    """Entries still waiting for an open, or for volume, go when the switch trips."""
     for s in range(len(state.lots)):
         if state.pending[s] > 0:
-            _cancel(state, s, log, row)
+            _cancel(state, s, KILL_SWITCH, log, row)
 
 
 def _flatten(state: State, close_time: int, rules: Rules, log: Log, row: int) -> None:
@@ -374,7 +407,7 @@ def _flatten(state: State, close_time: int, rules: Rules, log: Log, row: int) ->
             continue
         if exchange_refusal(lots, state.last[s], rules, s) == OK:
             if state.pending[s] != 0 and state.pending_since[s] != close_time:
-                _cancel(state, s, log, row)
+                _cancel(state, s, KILL_SWITCH, log, row)
             _order(state, s, -lots, FLATTEN, close_time, rules, log, row)
 
 
@@ -441,6 +474,7 @@ def _handed_on(
         state.pending_intent,
         state.acted,
         state.last,
+        state.volume,
         state.entry,
         state.high,
         state.since,

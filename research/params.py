@@ -30,10 +30,12 @@ from research.account import (
     Filters,
     Frozen,
     Limits,
+    Percent,
     Positive,
     SlippageBps,
     Step,
     Stops,
+    Unfilled,
     require_stop_to_size_by,
 )
 
@@ -190,6 +192,8 @@ class GeneralFile(_Section):
     initial_cash: Positive = 10_000.0
     fee_rate: FeeRate = 0.001
     slippage_bps: SlippageBps = 5.0
+    volume_share_pct: Percent | None = None
+    unfilled: Unfilled = "wait"
 
 
 class SymbolsFile(_Section):

@@ -17,7 +17,7 @@ import pandas as pd
 from research.candles import DAY, iso
 from research.chart_theme import format_metric
 from research.metrics import METRICS
-from research.risk import CODES, KILL_SWITCH, OK
+from research.risk import CODES, OK
 
 if TYPE_CHECKING:
     from research.backtesting import Backtest
@@ -174,12 +174,12 @@ def refusals(run: Backtest) -> pd.DataFrame:
     """Why orders came to nothing or to less, by code: ``decision``, ``fill``, ``meaning``.
 
     ``decision`` counts the bars at which a decision was refused (an exit is asked for anew at
-    every bar), ``fill`` the orders that were cut, rejected or cancelled while they waited.
+    every bar), ``fill`` how often an order was cut, rejected or cancelled while it waited.
     """
     log = run.log
     decided = np.bincount(log.code.ravel(), minlength=len(CODES))
     filled = np.bincount(log.fill_code.ravel(), minlength=len(CODES))
-    filled[KILL_SWITCH] += np.count_nonzero(log.cancel_lots)
+    filled += np.bincount(log.cancel_code[log.cancel_lots != 0], minlength=len(CODES))
     rows = {
         name: (int(decided[number]), int(filled[number]), meaning)
         for number, (name, meaning) in CODES.items()
@@ -199,6 +199,7 @@ def settings_of(run: Backtest) -> Iterable[tuple[str, list[tuple[str, str]]]]:
             ("initial_cash", f"{account.initial_cash:,.2f}"),
             ("fee_rate", f"{account.fee_rate:g}"),
             ("slippage_bps", f"{account.slippage_bps:g}"),
+            *_shown(account.model_dump(include={"volume_share_pct", "unfilled"})),
             *_shown(account.stops.model_dump()),
         ],
     )

@@ -37,6 +37,7 @@ __all__ = [
     "daily_loss_reached",
     "entry_refusal",
     "exchange_refusal",
+    "fillable_lots",
     "floor_lots",
     "pace_refusal",
     "quantity_of",
@@ -68,6 +69,7 @@ ORDER_RATE: Final = 18
 TURNOVER: Final = 19
 PRICE_COLLAR: Final = 20
 TIME_STOP_DUE: Final = 21
+VOLUME: Final = 22
 
 # The stable reason codes: number in the engine's log -> (name in the ledger, meaning).
 CODES: Final[dict[int, tuple[str, str]]] = {
@@ -93,19 +95,23 @@ CODES: Final[dict[int, tuple[str, str]]] = {
     TURNOVER: ("TURNOVER", "with it more would be traded since 00:00 UTC than the limit allows"),
     PRICE_COLLAR: ("PRICE_COLLAR", "the open is further from the last close than the limit allows"),
     CASH: ("CASH", "cash pays for less than was ordered, fee and slippage included"),
+    VOLUME: ("VOLUME", "the volume of the last candle filled only a part"),
 }
 
 
 class Rules(NamedTuple):
     """An account's rules as plain numbers for the engine: fractions, minutes, lots.
 
-    An absent limit is infinite, an absent stop, pause or count of bars 0; pauses are in
-    milliseconds. Fixed-fractional sizing is a part of ``max_position``. The last seven hold one
+    An absent limit or share is infinite, an absent stop, pause or count of bars 0; pauses are in
+    milliseconds. ``unfilled_waits``: what a share of the volume leaves of an order waits for the
+    next open, instead of being cancelled. Fixed-fractional sizing is a part of ``max_position``. The last seven hold one
     value a symbol.
     """
 
     fee_rate: float
     slippage: float
+    volume_share: float
+    unfilled_waits: bool
     gated: bool
     max_position: float
     max_position_usd: float
@@ -152,6 +158,8 @@ def rules_for(account: Account, symbols: Sequence[str]) -> Rules:
     return Rules(
         fee_rate=account.fee_rate,
         slippage=account.slippage_bps / 10_000,
+        volume_share=_or(account.volume_share_pct, math.inf) / 100,
+        unfilled_waits=account.unfilled == "wait",
         gated=gated,
         max_position=min(limits.max_position_pct / 100, _risked(limits, stops)) if gated else 1.0,
         max_position_usd=_or(limits.max_position_usd if gated else None, math.inf),
@@ -223,6 +231,13 @@ def floor_lots(quantity: float, rules: Rules, s: int) -> int:
     while quantity_of(lots + 1, rules, s) <= quantity:
         lots += 1
     return lots
+
+
+def fillable_lots(lots: int, volume: float, rules: Rules, s: int) -> int:
+    """As many of ``lots`` as the account's share of a candle's ``volume`` (base asset) fills."""
+    if rules.volume_share == math.inf:
+        return lots
+    return min(lots, floor_lots(rules.volume_share * volume, rules, s))
 
 
 def affordable_lots(cash: float, lots: int, price: float, rules: Rules, s: int) -> int:

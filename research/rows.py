@@ -138,7 +138,7 @@ def live_through(
     if count < 0:
         return -1, state, tally
     while t < bars:
-        if not is_restless(state):
+        if not is_restless(state, rules):
             while i < count and busy[i] < t:
                 i = i + 1
             stop = busy[i] if i < count else bars

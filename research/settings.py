@@ -27,6 +27,7 @@ from research.account import (
     PathTo,
     Stops,
     TradingHours,
+    Unfilled,
     combined,
     complaints,
     did_you_mean,
@@ -96,6 +97,8 @@ class Settings:
     initial_cash: float
     fee_rate: float
     slippage_bps: float
+    volume_share_pct: float | None
+    unfilled: Unfilled
     limits: Limits
     stops: Stops
     symbols: tuple[SymbolSettings, ...]
@@ -149,6 +152,8 @@ class Settings:
             initial_cash=self.initial_cash,
             fee_rate=self.fee_rate,
             slippage_bps=self.slippage_bps,
+            volume_share_pct=self.volume_share_pct,
+            unfilled=self.unfilled,
             limits=self.limits,
             stops=self.stops,
             filters=filters,

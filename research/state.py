@@ -50,7 +50,7 @@ class State(NamedTuple):
 
     ``pending`` are signed lots waiting for the next open, decided at ``pending_since`` (close
     time) for the reason ``pending_intent``; ``acted`` is the target last acted on; ``last`` the
-    last close; ``entry`` the average entry price and ``high`` the highest price since entry;
+    last close and ``volume`` (base asset) that of the same candle; ``entry`` the average entry price and ``high`` the highest price since entry;
     ``since`` when the position's first order was decided, ``flow`` the money it took and gave so
     far. No entry before ``cool_until`` (-1: a loss or a stop at this bar, from its close on).
     ``day_orders`` and ``day_value`` count the orders and stops of this UTC day and their value.
@@ -70,6 +70,7 @@ class State(NamedTuple):
     pending_intent: Any
     acted: Any
     last: Any
+    volume: Any
     entry: Any
     high: Any
     since: Any
@@ -83,7 +84,8 @@ class Log(NamedTuple):
     """Everything a run did, ``[bar][symbol]``; the last five hold one value a bar.
 
     A fill has ``fill_since`` (its order's close time) set, also where cash paid for nothing and
-    ``fill_lots`` is 0. ``action`` is 1 buy, -1 sell, 0 hold; ``code`` why nothing came of it.
+    ``fill_lots`` is 0; ``fill_left`` are the signed lots that still wait after it, 0 where the
+    order has ended. ``cancel_code`` says why a waiting order was cancelled. ``action`` is 1 buy, -1 sell, 0 hold; ``code`` why nothing came of it.
     """
 
     fill_lots: Any
@@ -92,6 +94,7 @@ class Log(NamedTuple):
     fill_code: Any
     fill_since: Any
     fill_intent: Any
+    fill_left: Any
     stop_lots: Any
     stop_price: Any
     stop_fee: Any
@@ -103,6 +106,7 @@ class Log(NamedTuple):
     cancel_lots: Any
     cancel_since: Any
     cancel_intent: Any
+    cancel_code: Any
     cash: Any
     equity: Any
     peak: Any
@@ -142,6 +146,7 @@ def opening_state(cash: float, symbols: int) -> State:
         pending_intent=list(zeros),
         acted=nothing,
         last=[math.nan] * symbols,
+        volume=list(nothing),
         entry=list(nothing),
         high=list(nothing),
         since=list(zeros),

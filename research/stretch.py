@@ -121,10 +121,12 @@ def _is_still(targets: Any, events: Any) -> bool:
     return moved == 0
 
 
-def is_restless(state: State) -> bool:
+def is_restless(state: State, rules: Rules) -> bool:
     """Whether the next bar needs a full step whatever it brings."""
+    flattens = rules.volume_share < math.inf and rules.flatten and state.tripped
     for s in range(len(state.lots)):
-        if state.pending[s] != 0 or (state.lots[s] != 0 and state.acted[s] == 0.0):
+        leaving = flattens or state.acted[s] == 0.0
+        if state.pending[s] != 0 or (state.lots[s] != 0 and leaving):
             return True
     return False
 
@@ -167,6 +169,7 @@ def _flat_stretch(
         for before in range(stop - 1, t - 1, -1):
             if tape.present[before][s]:
                 state.last[s] = tape.close[before][s]
+                state.volume[s] = tape.volume[before][s]
                 break
     return stop, _marked(state, equity, state.peak, day, day_base, day_lost), _idle(tally, stop - t)
 
@@ -220,6 +223,11 @@ def _held_stretch(
         deepest = max(deepest, 1.0 - equity / top)
         counted = equity
         t = t + 1
+    for s in range(len(state.lots)):
+        for before in range(t - 1, first - 1, -1):
+            if tape.present[before][s]:
+                state.volume[s] = tape.volume[before][s]
+                break
     after = Tally(
         tally.bars + (t - first),
         counted,
@@ -277,6 +285,7 @@ def _held_alone(
         for i in range(t, t + bars):
             state.high[0] = max(state.high[0], tape.high[i][0])
         state.last[0] = tape.close[t + bars - 1][0]
+        state.volume[0] = tape.volume[t + bars - 1][0]
         tally, equity, peak = after, after.equity, max(peak, highest)
         t = t + bars
     day, day_base, day_lost = daily
@@ -481,6 +490,7 @@ def _marked(
         state.pending_intent,
         state.acted,
         state.last,
+        state.volume,
         state.entry,
         state.high,
         state.since,

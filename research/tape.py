@@ -82,8 +82,8 @@ class Tape(NamedTuple):
     """The columns of a run; ``close_time`` and ``events`` hold one value a bar.
 
     ``events`` are the bits above; ``fresh`` counts the symbol's candles without a hole up to this
-    one; ``volatility`` is that of its returns, a year (NaN: not known, or not asked for). Columns
-    are numpy arrays for the compiled engine or nested lists
+    one; ``volatility`` is that of its returns, a year (NaN: not known, or not asked for);
+    ``volume`` is in base asset. Columns are numpy arrays for the compiled engine or nested lists
     for the interpreted one.
     """
 
@@ -92,6 +92,7 @@ class Tape(NamedTuple):
     high: Any
     low: Any
     close: Any
+    volume: Any
     present: Any
     target: Any
     fresh: Any
@@ -146,7 +147,7 @@ def blank_tape(
     clock = candles.clock()
     clock = clock[first_bar(clock, candles.bar_ms, trade_from) :]
     shape = (len(clock), len(candles))
-    names = ("open", "high", "low", "close", "target", "volatility")
+    names = ("open", "high", "low", "close", "volume", "target", "volatility")
     prices = {name: np.full(shape, np.nan) for name in names}
     present, fresh = np.zeros(shape, bool), np.zeros(shape, np.int64)
     places = []
@@ -157,7 +158,7 @@ def blank_tape(
         fresh[rows, s] = _fresh(one)[first:]
         if volatility_bars:
             prices["volatility"][rows, s] = yearly_volatility(one, volatility_bars)[first:]
-        for name in ("open", "high", "low", "close"):
+        for name in ("open", "high", "low", "close", "volume"):
             prices[name][rows, s] = getattr(one, name)[first:]
         # Most symbols are at every bar, and a slice is quicker than as many positions.
         everywhere = len(rows) == len(clock)

@@ -30,6 +30,7 @@ __all__ = [
     "frame",
     "interventions",
     "marks",
+    "order_of",
     "orders",
     "revisions",
 ]
@@ -152,13 +153,20 @@ def orders(conn: Connection, account: str) -> list[Order]:
         .where(table.c.account == account)
         .order_by(table.c.decided_at, table.c.order_id)
     )
-    return [
-        Order(
-            r.order_id, r.symbol, Action(r.side), r.intent, r.quantity, r.decided_at, r.reason,
-            OrderStatus(r.status), r.filled_quantity, r.price, r.fee, r.ended_at, r.code,
-        )
-        for r in rows
-    ]  # fmt: skip
+    return [_order(row) for row in rows]
+
+
+def order_of(conn: Connection, order_id: str) -> Order | None:
+    """One order as it stands, or None where the ledger does not know it."""
+    row = conn.execute(sa.select(tables.orders).where(tables.orders.c.order_id == order_id)).first()
+    return None if row is None else _order(row)
+
+
+def _order(r: Any) -> Order:
+    return Order(
+        r.order_id, r.symbol, Action(r.side), r.intent, r.quantity, r.decided_at, r.reason,
+        OrderStatus(r.status), r.filled_quantity, r.price, r.fee, r.ended_at, r.code,
+    )  # fmt: skip
 
 
 def fills(conn: Connection, account: str, symbol: str | None = None, after: int = -1) -> list[Fill]:
@@ -179,11 +187,16 @@ def fills(conn: Connection, account: str, symbol: str | None = None, after: int 
 def trades(conn: Connection, account: str) -> list[Trade]:
     """Every round trip that has ended, in order of its last fill."""
     table, fills_ = tables.trades, tables.fills
+    ends = (
+        sa.select(fills_.c.order_id, sa.func.max(fills_.c.place).label("place"))
+        .group_by(fills_.c.order_id)
+        .subquery()
+    )
     rows = conn.execute(
         sa.select(table)
-        .join(fills_, fills_.c.order_id == table.c.exit_order_id)
+        .join(ends, ends.c.order_id == table.c.exit_order_id)
         .where(table.c.account == account)
-        .order_by(fills_.c.place)
+        .order_by(ends.c.place)
     )
     names = [field.name for field in dataclasses.fields(Trade)]
     return [Trade(*(getattr(row, name) for name in names)) for row in rows]

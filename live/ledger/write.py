@@ -22,6 +22,7 @@ from research.blotter import (
     Order,
     OrderStatus,
     Rows,
+    ended,
     positions_of,
     round_trips,
 )
@@ -145,12 +146,26 @@ def _add_fills(conn: Connection, account: str, fills: Sequence[Fill]) -> None:
         sa.select(sa.func.max(table.c.place)).where(table.c.account == account)
     ).scalar()
     first = 0 if last is None else last + 1
+    parts = dict(
+        conn.execute(
+            sa.select(table.c.order_id, sa.func.count())
+            .where(table.c.order_id.in_([fill.order_id for fill in fills]))
+            .group_by(table.c.order_id)
+        )
+        .tuples()
+        .all()
+    )
     _insert(
         conn,
         table,
         [
             dataclasses.asdict(fill)
-            | {"account": account, "side": fill.side.value, "part": 1, "place": first + i}
+            | {
+                "account": account,
+                "side": fill.side.value,
+                "part": parts.get(fill.order_id, 0) + 1,  # a phase fills an order once
+                "place": first + i,
+            }
             for i, fill in enumerate(fills)
         ],
     )
@@ -158,31 +173,30 @@ def _add_fills(conn: Connection, account: str, fills: Sequence[Fill]) -> None:
 
 def _end_order(conn: Connection, ending: Ending) -> None:
     orders, events = tables.orders, tables.order_events
-    current = conn.execute(
-        sa.select(orders.c.status).where(orders.c.order_id == ending.order_id)
-    ).scalar()
-    if current is None:
+    before = read.order_of(conn, ending.order_id)
+    if before is None:
         raise LedgerError(
             "ended, but was never placed",
             field=f"order {ending.order_id}",
             remedy="candlebook parity names the first difference.",
         )
-    require_transition(ending.order_id, OrderStatus(current), ending.status)
+    after = ended(before, ending)
+    require_transition(ending.order_id, before.status, after.status)
     conn.execute(
         sa.update(orders).where(orders.c.order_id == ending.order_id),
         {
-            "status": ending.status.value,
-            "filled_quantity": ending.filled_quantity,
-            "price": ending.price,
-            "fee": ending.fee,
-            "ended_at": ending.at,
-            "code": ending.code,
+            "status": after.status.value,
+            "filled_quantity": after.filled_quantity,
+            "price": after.price,
+            "fee": after.fee,
+            "ended_at": after.ended_at,
+            "code": after.code,
         },
     )
     last = conn.execute(
         sa.select(sa.func.max(events.c.step)).where(events.c.order_id == ending.order_id)
     ).scalar_one()
-    _insert(conn, events, [_event(ending.order_id, last + 1, ending.status, ending.at)])
+    _insert(conn, events, [_event(ending.order_id, last + 1, after.status, ending.at)])
 
 
 def _add_trade(conn: Connection, account: str, fill: Fill) -> None:

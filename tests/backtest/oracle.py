@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 
@@ -28,7 +28,8 @@ STOP_INTENTS = ("stop_loss", "trailing_stop", "take_profit", "time_stop")
 class Bar:
     """One closed candle and the exposure that the strategy wants after it (NaN: no opinion).
 
-    ``volatility`` is the symbol's at its close, a year, where the account sizes by it.
+    ``volume`` is in base asset. ``volatility`` is the symbol's at its close, a year, where the
+    account sizes by it.
     """
 
     open: float
@@ -36,6 +37,7 @@ class Bar:
     low: float
     close: float
     target: float
+    volume: float = 1.0
     volatility: float = math.nan
 
 
@@ -57,6 +59,7 @@ class Position:
     entry: float = 0.0
     high: float = 0.0
     last_close: float = math.nan
+    last_volume: float = 0.0
     acted: float = 0.0
     since: int = 0
     flow: float = 0.0
@@ -84,6 +87,7 @@ class Fill:
     intent: str
     code: str = "OK"
     since: int = 0
+    left: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,12 @@ class Decision:
 
 @dataclass(frozen=True)
 class Placed:
-    """An order placed, or one that waited and was cancelled."""
+    """An order placed, or one that waited and was cancelled for a reason."""
 
     t: int
     s: int
     order: Order
+    code: str = "OK"
 
 
 @dataclass(frozen=True)
@@ -237,7 +242,8 @@ def run_bar(book: Book, t: int, close_time: int, bars: dict[int, Bar], acts: lis
     ):
         book.tripped = trips_now = True
         cancel_entries(book, t)
-    if trips_now and limits is not None and limits.on_trip == "flatten":
+    goes_on = book.tripped and account_shares_volume(book)
+    if (trips_now or goes_on) and limits is not None and limits.on_trip == "flatten":
         for s in range(len(book.positions)):
             flatten(book, t, s, close_time)
 
@@ -252,16 +258,39 @@ def run_bar(book: Book, t: int, close_time: int, bars: dict[int, Bar], acts: lis
 def fill_waiting_orders(book: Book, t: int, bars: dict[int, Bar]) -> None:
     for selling in (True, False):
         for s, bar in bars.items():
-            order = book.positions[s].waiting
-            if order is not None and (order.lots < 0) == selling:
-                book.positions[s].waiting = None
-                if selling:
-                    price = bar.open * (1 - book.slippage)
-                    fee = sell(book, s, -order.lots, price, order.intent)
-                    fill = Fill(t, s, order.lots, price, fee, order.intent, "OK", order.since)
-                else:
-                    fill = buy_what_cash_pays(book, t, s, order, bar.open)
-                book.story.fills.append(fill)
+            position = book.positions[s]
+            order = position.waiting
+            if order is None or (order.lots < 0) != selling:
+                continue
+            part = part_for_volume(book, s, abs(order.lots), position.last_volume)
+            waits = book.account.unfilled == "wait"
+            if part == 0 and waits:
+                continue  # not even one lot: nothing happens
+            now = replace(order, lots=-part if selling else part)
+            if selling:
+                price = bar.open * (1 - book.slippage)
+                fee = sell(book, s, part, price, order.intent)
+                fill = Fill(t, s, now.lots, price, fee, order.intent, "OK", order.since)
+            else:
+                fill = buy_what_cash_pays(book, t, s, now, bar.open)
+            position.waiting = None
+            rest = order.lots - now.lots
+            if rest != 0 and fill.code == "OK":
+                fill = replace(fill, code="VOLUME", left=rest if waits else 0)
+                position.waiting = replace(order, lots=rest) if waits else None
+            book.story.fills.append(fill)
+
+
+def account_shares_volume(book: Book) -> bool:
+    return book.account.volume_share_pct is not None
+
+
+def part_for_volume(book: Book, s: int, lots: int, volume: float) -> int:
+    """How many of the lots a share of the volume has room for."""
+    if book.account.volume_share_pct is None:
+        return lots
+    room = floor_to_lots(book.positions[s], book.account.volume_share_pct / 100 * volume)
+    return room if room < lots else lots
 
 
 def sell(book: Book, s: int, lots: int, price: float, intent: str) -> float:
@@ -285,6 +314,8 @@ def buy_what_cash_pays(book: Book, t: int, s: int, order: Order, open_price: flo
         reach = book.limits.price_collar_pct / 100 * position.last_close
         if abs(open_price - position.last_close) > reach:
             return Fill(t, s, 0, price, 0.0, order.intent, "PRICE_COLLAR", order.since)
+    if order.lots == 0:
+        return Fill(t, s, 0, price, 0.0, order.intent, "OK", order.since)
     lots = lots_that_cash_pays(book, s, order.lots, price)
     code = "OK" if lots == order.lots else "CASH"
     if lots < order.lots and exchange_refuses(position, lots, price):
@@ -350,9 +381,12 @@ def protect(book: Book, t: int, s: int, bar: Bar) -> None:
     else:
         price, intent = 0.0, ""
     position.high = max(position.high, bar.high)
-    lots = position.lots
-    if not intent or exchange_refuses(position, lots, price):
+    if not intent or exchange_refuses(position, position.lots, price):
         return
+    lots = part_for_volume(book, s, position.lots, bar.volume)
+    if lots == 0:
+        return
+    cancel(book, t, s, "VOLUME")
     position.traded_today.append(position.quantity(lots) * price)
     fee = sell(book, s, lots, price, intent)
     book.story.stops.append(Fill(t, s, -lots, price, fee, intent))
@@ -364,6 +398,7 @@ def protect(book: Book, t: int, s: int, bar: Bar) -> None:
 def mark(book: Book, close_time: int, bars: dict[int, Bar]) -> None:
     for s, bar in bars.items():
         book.positions[s].last_close = bar.close
+        book.positions[s].last_volume = bar.volume
     previous, equity = book.equity, book.cash
     for position in book.positions:
         if position.lots:
@@ -417,8 +452,15 @@ def account_refusal(book: Book, close_time: int) -> str:
 def cancel_entries(book: Book, t: int) -> None:
     for s, position in enumerate(book.positions):
         if position.waiting is not None and position.waiting.lots > 0:
-            book.story.cancelled.append(Placed(t, s, position.waiting))
-            position.waiting = None
+            cancel(book, t, s, "KILL_SWITCH")
+
+
+def cancel(book: Book, t: int, s: int, code: str) -> None:
+    """What waits of a symbol, if something does, is cancelled."""
+    waiting = book.positions[s].waiting
+    if waiting is not None:
+        book.story.cancelled.append(Placed(t, s, waiting, code))
+    book.positions[s].waiting = None
 
 
 def flatten(book: Book, t: int, s: int, close_time: int) -> None:
@@ -429,8 +471,8 @@ def flatten(book: Book, t: int, s: int, close_time: int) -> None:
         return
     if position.waiting is not None and position.waiting.since == close_time:
         book.story.orders.remove(Placed(t, s, position.waiting))  # one order per symbol and bar
-    elif position.waiting is not None:
-        book.story.cancelled.append(Placed(t, s, position.waiting))
+    else:
+        cancel(book, t, s, "KILL_SWITCH")
     place(book, t, s, Order(-position.lots, close_time, "flatten"))
 
 
@@ -550,12 +592,18 @@ def decide_exit(book: Book, t: int, s: int, bar: Bar, close_time: int) -> tuple[
         surplus, intent = position.lots, "time_stop"
     elif falls or (bar.target == 0 and position.acted == 0):
         leaves, _ = what_limits_leave(book, s, bar)
-        surplus, intent = position.lots_once_filled - wanted_lots(book, s, bar, leaves), "exit"
+        surplus, intent = position.lots - wanted_lots(book, s, bar, leaves), "exit"
     else:
         return 0, "OK"
+    is_buying = position.waiting is not None and position.waiting.lots > 0
+    if position.waiting is not None and position.lots_once_filled == 0 and not is_buying:
+        return action, "OK"  # all of it is being sold already
     if surplus <= 0:
+        cancel(book, t, s, "VOLUME")
         return action, "OK"
     refusal = exchange_refuses(position, surplus, bar.close)
+    if refusal is None or is_buying:
+        cancel(book, t, s, "VOLUME")
     if refusal is not None:
         return action, refusal
     place(book, t, s, Order(-surplus, close_time, intent))
@@ -566,7 +614,8 @@ def decide_entry(book: Book, t: int, s: int, bar: Bar, close_time: int, refusal:
     if refusal != "OK":
         return refusal
     position = book.positions[s]
-    if position.waiting is not None:
+    is_selling = position.waiting is not None and position.waiting.lots < 0
+    if is_selling and time_is_over(book, s, close_time):
         return "TIME_STOP_DUE"
     held = [one for one in book.positions if one.lots_once_filled > 0]
     if (
@@ -587,12 +636,13 @@ def decide_entry(book: Book, t: int, s: int, bar: Bar, close_time: int, refusal:
         return limit
     refusal = pace_refusal(book, position.quantity(lots) * bar.close)
     if refusal == "OK":
+        cancel(book, t, s, "VOLUME")
         place(book, t, s, Order(lots, close_time, "entry"))
     return refusal
 
 
 def size_refusal(position: Position, lots: int, bar: Bar) -> str:
-    if lots <= 0 and position.lots > 0:
+    if lots <= 0 and position.lots_once_filled > 0:
         return "POSITION_SIZE"
     code = exchange_refuses(position, lots, bar.close)
     if code is not None:

@@ -37,6 +37,7 @@ def as_columns(story: Story, closes: Sequence[int], symbols: int) -> dict[str, n
             fill_code=code_number[fill.code],
             fill_since=fill.since,
             fill_intent=intent_number[fill.intent],
+            fill_left=fill.left,
         )
     for stop in story.stops:
         put(
@@ -59,6 +60,7 @@ def as_columns(story: Story, closes: Sequence[int], symbols: int) -> dict[str, n
             cancel_lots=placed.order.lots,
             cancel_since=placed.order.since,
             cancel_intent=intent_number[placed.order.intent],
+            cancel_code=code_number[placed.code],
         )
     for name in Mark.__dataclass_fields__:
         kind = bool if name == "tripped" else np.float64
@@ -84,6 +86,7 @@ def as_state(book: Book) -> dict[str, object]:
         "pending_intent": [intent_number[one.intent] if one else 0 for one in waiting],
         "acted": [one.acted for one in book.positions],
         "last": [one.last_close for one in book.positions],
+        "volume": [one.last_volume for one in book.positions],
         "entry": [one.entry for one in book.positions],
         "high": [one.high for one in book.positions],
         "since": [one.since for one in book.positions],

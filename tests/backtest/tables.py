@@ -1,6 +1,7 @@
 """Tiny tables of candles with everything that must happen written beside each bar.
 
-A row is one bar: ``open high low close target`` for each symbol (A, B, ...) between bars ``|``,
+A row is one bar: ``open high low close target`` for each symbol (A, B, ...) between bars ``|``, a
+sixth number being its volume,
 ``-`` where a symbol is absent and ``.`` for a target of NaN; after ``=>`` everything that the bar
 brings about, in full: fills at its open and stops within it, then orders and refusals at its close
 (a long list goes on below, after another ``=>``). Sizes are whole lots of one unit, so any row can
@@ -137,6 +138,7 @@ def _events(log: Log, t: int, symbols: Sequence[str]) -> str:
                 f" @{log.fill_price[t, s]:.10g}"
                 + (f" fee {log.fill_fee[t, s]:.10g}" if log.fill_fee[t, s] else "")
                 + (f" {code}" if code != "OK" else "")
+                + (f" left {log.fill_left[t, s]:+d}" if log.fill_left[t, s] else "")
             )
         if log.stop_lots[t, s]:
             words.append(

@@ -137,10 +137,12 @@ def test_bar_by_bar_on_one_reused_row_is_what_paper_trading_sees(world: World) -
 
 # A column that says that something happened, and those that mean something only then.
 READ_TOGETHER = {
-    "fill_since": ("fill_lots", "fill_price", "fill_fee", "fill_code", "fill_intent"),
+    "fill_since": (
+        *("fill_lots", "fill_price", "fill_fee", "fill_code", "fill_intent", "fill_left"),
+    ),
     "stop_lots": ("stop_price", "stop_fee", "stop_intent"),
     "order_lots": ("order_intent",),
-    "cancel_lots": ("cancel_since", "cancel_intent"),
+    "cancel_lots": ("cancel_since", "cancel_intent", "cancel_code"),
     "action": (),
     "code": (),
 }
@@ -340,8 +342,8 @@ MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
     ),
     "an entry replaces the sale of a time stop": (
         engine,
-        "if state.pending[s] < 0:\n        return TIME_STOP_DUE, 0",
-        "if False:\n        return TIME_STOP_DUE, 0",
+        "if state.pending[s] < 0 and time_is_over(",
+        "if False and time_is_over(",
     ),
     "a profit cools down too": (
         engine,
@@ -483,6 +485,92 @@ MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
         risk,
         "    if day_lost:\n",
         "    if day_lost and not drawdown_reached(equity, peak, rules):\n",
+    ),
+    "a purchase takes no part of the volume": (
+        engine,
+        "lots = affordable_lots(cash, most, price, rules, s)",
+        "lots = affordable_lots(cash, pending, price, rules, s)",
+    ),
+    "a sale takes no part of the volume": (
+        engine,
+        "                lots = most\n",
+        "                lots = -pending\n",
+    ),
+    "volume is that of the candle before": (
+        engine,
+        "            state.volume[s] = tape.volume[t][s]\n",
+        "            state.volume[s] = tape.volume[max(t - 1, 0)][s]\n",
+    ),
+    "a stop sells by the volume of the last candle": (
+        engine,
+        "lots = fillable_lots(state.lots[s], tape.volume[t][s], rules, s)",
+        "lots = fillable_lots(state.lots[s], state.volume[s], rules, s)",
+    ),
+    "a stop sells without volume": (
+        engine,
+        "lots = fillable_lots(state.lots[s], tape.volume[t][s], rules, s)",
+        "lots = state.lots[s]",
+    ),
+    "a stop leaves what waits": (
+        engine,
+        "        if state.pending[s] != 0:\n            _cancel(state, s, VOLUME, log, row)\n"
+        "        notional",
+        "        notional",
+    ),
+    "no lot at all ends the order": (
+        engine,
+        "if most == 0 and rules.unfilled_waits:",
+        "if False:",
+    ),
+    "what is left never waits": (
+        engine,
+        "if code == VOLUME and rules.unfilled_waits:",
+        "if False:",
+    ),
+    "what is left always waits": (
+        engine,
+        "if code == VOLUME and rules.unfilled_waits:",
+        "if code == VOLUME:",
+    ),
+    "what cash left waits too": (
+        engine,
+        "            if code == OK and most < abs(pending):\n",
+        "            if (code == OK or code == CASH) and most < abs(pending):\n",
+    ),
+    "a sale that waits is asked for again": (
+        engine,
+        "if pending < 0 and pending == -state.lots[s]:",
+        "if False:",
+    ),
+    "a fall leaves what is still bought": (
+        engine,
+        "if pending > 0 or (pending < 0 and code == OK):",
+        "if pending < 0 and code == OK:",
+    ),
+    "a refused sale cancels the one that waits": (
+        engine,
+        "if pending > 0 or (pending < 0 and code == OK):",
+        "if pending != 0:",
+    ),
+    "an entry forgets the rest of the one before": (
+        engine,
+        "                if state.pending[s] != 0:\n                    _cancel(state, s, VOLUME",
+        "                if False:\n                    _cancel(state, s, VOLUME",
+    ),
+    "what still waits is a new position": (
+        engine,
+        "is_new, positions = held + state.pending[s] == 0, _positions(state)",
+        "is_new, positions = held == 0, _positions(state)",
+    ),
+    "a flattened account keeps what volume left": (
+        engine,
+        "unsold = rules.volume_share < math.inf",
+        "unsold = False",
+    ),
+    "a lot more than the volume has": (
+        risk,
+        "return min(lots, floor_lots(rules.volume_share * volume, rules, s))",
+        "return min(lots, floor_lots(rules.volume_share * volume, rules, s) + 1)",
     ),
     "a lot more than cash pays": (
         risk,

@@ -216,7 +216,7 @@ def sabotage(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         case "_stop_is_met":
             monkeypatch.setattr(stretch, name, lambda *_: False)
         case "is_restless":
-            monkeypatch.setattr(rows, name, lambda _: False)
+            monkeypatch.setattr(rows, name, lambda *_: False)
         case "drawdown_reached":
             monkeypatch.setattr(stretch, name, lambda *_: False)
         case "daily_loss_reached":

@@ -70,10 +70,10 @@ class World:
         rows = sorted(self.series[symbol].items())
         prices = [np.array([getattr(bar, n) for _, bar in rows], np.float64) for n in PRICES]
         ts = np.array([ts for ts, _ in rows], np.int64)
-        return Candles(symbol, self.timeframe, ts, *prices, np.ones(len(rows)))
+        return Candles(symbol, self.timeframe, ts, *prices)
 
 
-PRICES = ("open", "high", "low", "close")
+PRICES = ("open", "high", "low", "close", "volume")
 
 
 def world_of(seed: int, most_bars: int = 40) -> World:
@@ -98,7 +98,27 @@ def random_world(rng: Random, most_bars: int = 40) -> World:
         interventions=_random_interventions(rng, opens, bar_ms),
         trade_from=trade_from,
     ).with_volatility()
+    if rng.random() < 0.3:
+        world = _sharing_volume(rng, world)
     return _met_exactly(rng, world) if rng.random() < 0.4 else world
+
+
+def _sharing_volume(rng: Random, world: World) -> World:
+    """The same world whose orders fill as far as a share of a candle's volume goes.
+
+    Half of the volumes allow a few lots exactly, the others a part of all that cash could buy.
+    """
+    share = rng.choice([1, 10, 50, 100])
+    update = {"volume_share_pct": share, "unfilled": rng.choice(["wait", "wait", "cancel"])}
+    series = {}
+    for symbol, one in world.series.items():
+        lot = float(world.account.filters_for(symbol).lot_step)
+        all_in = world.account.initial_cash / next(iter(one.values())).close
+        series[symbol] = {}
+        for ts, bar in one.items():
+            room = rng.choice([lot * rng.randint(0, 9), all_in * rng.choice([0, 0.1, 0.3, 1, 9])])
+            series[symbol][ts] = replace(bar, volume=room * 100 / share)
+    return replace(world, account=world.account.model_copy(update=update), series=series)
 
 
 def _met_exactly(rng: Random, world: World) -> World:
