@@ -104,8 +104,8 @@ class Rules(NamedTuple):
 
     An absent limit or share is infinite, an absent stop, pause or count of bars 0; pauses are in
     milliseconds. ``unfilled_waits``: what a share of the volume leaves of an order waits for the
-    next open, instead of being cancelled. Fixed-fractional sizing is a part of ``max_position``. The last seven hold one
-    value a symbol.
+    next open, instead of being cancelled. Fixed-fractional sizing is a part of ``max_position``.
+    The last seven hold one value a symbol.
     """
 
     fee_rate: float

@@ -48,13 +48,14 @@ STOPS: Final = frozenset(INTENTS[n] for n in (STOP_LOSS, TRAILING_STOP, TAKE_PRO
 class State(NamedTuple):
     """Everything that one bar hands to the next. The sequences hold one value a symbol.
 
-    ``pending`` are signed lots waiting for the next open, decided at ``pending_since`` (close
-    time) for the reason ``pending_intent``; ``acted`` is the target last acted on; ``last`` the
-    last close and ``volume`` (base asset) that of the same candle; ``entry`` the average entry price and ``high`` the highest price since entry;
-    ``since`` when the position's first order was decided, ``flow`` the money it took and gave so
-    far. No entry before ``cool_until`` (-1: a loss or a stop at this bar, from its close on).
-    ``day_orders`` and ``day_value`` count the orders and stops of this UTC day and their value.
-    ``day_lost``: the daily loss was reached at some close of this UTC day.
+    ``pending`` are signed lots waiting for the next open, decided at ``pending_since`` (close time)
+    for the reason ``pending_intent``; ``acted`` is the target last acted on; ``last`` the last
+    close and ``volume`` (base asset) that of the same candle; ``entry`` the average entry price and
+    ``high`` the highest price since entry; ``since`` when the position's first order was decided,
+    ``flow`` the money it took and gave so far. No entry before ``cool_until`` (-1: a loss or a stop
+    at this bar, from its close on). ``day_orders`` and ``day_value`` count the orders and stops of
+    this UTC day and their value. ``day_lost``: the daily loss was reached at some close of this UTC
+    day.
     """
 
     cash: float
@@ -85,7 +86,8 @@ class Log(NamedTuple):
 
     A fill has ``fill_since`` (its order's close time) set, also where cash paid for nothing and
     ``fill_lots`` is 0; ``fill_left`` are the signed lots that still wait after it, 0 where the
-    order has ended. ``cancel_code`` says why a waiting order was cancelled. ``action`` is 1 buy, -1 sell, 0 hold; ``code`` why nothing came of it.
+    order has ended. ``cancel_code`` says why a waiting order was cancelled. ``action`` is 1 buy, -1
+    sell, 0 hold; ``code`` why nothing came of it.
     """
 
     fill_lots: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from live.broker import Broker
 from live.ledger import read, tables
-from live.orders import require_transition
+from live.orders import FINAL, require_transition
 from research.blotter import (
     Decision,
     Desk,
@@ -141,20 +142,23 @@ def _event(order_id: str, step: int, status: OrderStatus, at: int) -> dict[str, 
 def _add_fills(conn: Connection, account: str, fills: Sequence[Fill]) -> None:
     if not fills:
         return
-    table = tables.fills
+    table, orders = tables.fills, tables.orders
+    names = [one.order_id for one in fills]
+    over = conn.execute(
+        sa.select(orders.c.order_id).where(orders.c.order_id.in_(names), orders.c.status.in_(FINAL))
+    ).scalar()
+    if over is not None:
+        raise LedgerError(
+            "filled, but it has ended already",
+            field=f"order {over}",
+            remedy="candlebook parity names the first difference.",
+        )
     last = conn.execute(
         sa.select(sa.func.max(table.c.place)).where(table.c.account == account)
     ).scalar()
     first = 0 if last is None else last + 1
-    parts = dict(
-        conn.execute(
-            sa.select(table.c.order_id, sa.func.count())
-            .where(table.c.order_id.in_([fill.order_id for fill in fills]))
-            .group_by(table.c.order_id)
-        )
-        .tuples()
-        .all()
-    )
+    earlier = conn.execute(sa.select(table.c.order_id).where(table.c.order_id.in_(names)))
+    parts = Counter(row.order_id for row in earlier)
     _insert(
         conn,
         table,
@@ -163,7 +167,7 @@ def _add_fills(conn: Connection, account: str, fills: Sequence[Fill]) -> None:
             | {
                 "account": account,
                 "side": fill.side.value,
-                "part": parts.get(fill.order_id, 0) + 1,  # a phase fills an order once
+                "part": parts[fill.order_id] + 1,  # a phase fills an order once
                 "place": first + i,
             }
             for i, fill in enumerate(fills)

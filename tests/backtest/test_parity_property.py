@@ -25,6 +25,8 @@ from live.ledger import Ledger, read, write
 from live.parity import Parity, compare
 from live.session import Session, advance
 from research.account import Account, Filters, Limits, Stops, TradingHours
+from research.backtesting import Backtest
+from research.blotter import OrderStatus
 from research.candles import CandleSet, iso
 from research.errors import CandlesRejected, DataError
 from research.promotion import Artefact
@@ -157,6 +159,8 @@ accounts = st.builds(
     initial_cash=pick([10_000.0, 10_000.0, 1_000.0, 100.0]),
     fee_rate=pick([0.0, 0.001, 0.05]),
     slippage_bps=pick([0.0, 5.0, 300.0]),
+    volume_share_pct=pick([None, None, 1.0, 10.0, 50.0]),
+    unfilled=pick(["wait", "cancel"]),
     limits=st.none() | limits,
     stops=stops,
     filters=st.none() | filters.map(lambda one: dict.fromkeys(SYMBOLS, one)),
@@ -277,6 +281,7 @@ def test_paper_equals_backtest_in_every_story(ledgers: tuple[Ledger, Ledger]) ->
         assert parity.equal, parity
         assert parity.bars > 0
         counts.update(parity.compared)
+        count_parts(parity.twin, counts)
         rows = dump(paper)
         counts["restated"] += len(rows["revisions"])
         if not rows["revisions"]:
@@ -289,6 +294,17 @@ def test_paper_equals_backtest_in_every_story(ledgers: tuple[Ledger, Ledger]) ->
     # The stories must have had something to tell.
     assert counts["fills"] > 2_000, counts
     assert min(counts["restated"], counts["deaths"], counts["twins"], counts["looks"]) > 100, counts
+    assert min(counts["in parts"], counts["cut by volume"], counts["part waits"]) > 20, counts
+
+
+def count_parts(run: Backtest, counts: Counter[str]) -> None:
+    """How many orders were filled in parts, lost their rest, or still wait with a part filled."""
+    parts = Counter(fill.order_id for fill in run.fill_list)
+    counts["in parts"] += sum(one > 1 for one in parts.values())
+    for order in run.order_list:
+        cut = order.status is OrderStatus.CANCELLED and order.filled_quantity > 0
+        counts["cut by volume"] += cut
+        counts["part waits"] += order.status is OrderStatus.PARTIALLY_FILLED
 
 
 # One story in which much is traded, told honestly and then with something broken in paper alone.
