@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from research.risk import CODES, OK, VOLUME, Rules, quantity_of
-from research.state import ENTRY, EXIT, INTENTS, Log, State
+from research.state import ENTRY, EXIT, FLATTEN, INTENTS, Log, State
 from research.strategy import Action, Signal, Strategy, Targets
 
 __all__ = [
@@ -251,8 +251,9 @@ def close_rows(desk: Desk, log: Log, row: int, at: int, said: Sequence[Said | No
         lots = int(log.order_lots[row][s])
         if lots:
             intent = INTENTS[int(log.order_intent[row][s])]
-            by_strategy = words is not None and intent in (INTENTS[ENTRY], INTENTS[EXIT])
-            reason = words.reason if words is not None and by_strategy else "kill switch"
+            reason = "kill switch" if intent == INTENTS[FLATTEN] else intent.replace("_", " ")
+            if words is not None and intent in (INTENTS[ENTRY], INTENTS[EXIT]):
+                reason = words.reason
             orders.append(_order(desk, s, lots, at, intent, reason))
         if words is not None:
             action = _ACTIONS[int(log.action[row][s])]

@@ -91,6 +91,11 @@ RUNS: dict[str, tuple[Strategy, Account, tuple[Intervention, ...]]] = {
         Account(limits=WIDE.model_copy(update={"on_trip": "flatten"})),
         people(),
     ),
+    "out of time": (
+        SmaCrossover(5, 20),
+        Account(limits=WIDE, stops=Stops(time_stop_minutes=300)),
+        (),
+    ),
 }
 
 
