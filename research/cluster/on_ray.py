@@ -96,8 +96,8 @@ def _connect(ray: Any, address: str) -> None:
         raise ClusterError(
             f"no Ray answered ({type(err).__name__}: {err})",
             field=address,
-            remedy="Start one with `ray start --head --ray-client-server-port=10001`; where it wants "
-            "a token, set RAY_AUTH_MODE=token here.",
+            remedy="Start one with `ray start --head --ray-client-server-port=10001`; does it want "
+            "a token? Then set RAY_AUTH_MODE=token here.",
         ) from err
 
 

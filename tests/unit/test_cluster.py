@@ -118,7 +118,7 @@ def test_a_chunk_is_a_good_task_and_everybody_has_several(
 def test_the_rows_of_a_chunk_are_the_rows_of_this_process() -> None:
     alone = sweep(SmaCrossover, made(), Account(), fast=[3, 5, 7, 9], slow=[30]).frame
     found = computed(common())
-    assert [repr([*one.figures, one.halted]) for one in found] == [
+    assert [repr([*one.figures, one.halted]) for one in found.rows] == [
         repr(row) for row in alone.astype(object).to_numpy().tolist()
     ]
 
