@@ -21,7 +21,7 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from research.account import Account
-from research.candles import CandleSet
+from research.candles import DAY, CandleSet
 from research.cluster.chunk import Common, Found, code_of, libraries, packed
 from research.errors import InputError
 from research.indicators import Bank
@@ -32,6 +32,8 @@ __all__ = ["Job", "Place", "place_of", "rows_a_chunk", "rows_on_cluster"]
 
 # Half a second of work or more, beside which the few milliseconds that a task costs are nothing.
 BARS_A_CHUNK: Final = 100_000_000
+# What daily returns may weigh in one answer.
+BYTES_AN_ANSWER: Final = 8 * 2**20
 # So many that the workers end at about the same time, and that little is lost by an interruption.
 CHUNKS_A_WORKER: Final = 8
 DASK_SCHEMES: Final = ("tcp", "tls")
@@ -138,10 +140,14 @@ def _require_installed(kind: str, address: bool) -> None:
         )
 
 
-def rows_a_chunk(rows: int, bars: int, workers: int) -> int:
-    """How many rows make a chunk: at most a good task's work, and enough chunks for everybody."""
+def rows_a_chunk(rows: int, bars: int, workers: int, days: int = 0) -> int:
+    """How many rows make a chunk: at most a good task's work, and enough chunks for everybody.
+
+    ``days`` is how many daily returns come back with each row.
+    """
     fair = -(-rows // (CHUNKS_A_WORKER * max(workers, 1)))
-    return max(1, min(BARS_A_CHUNK // max(bars, 1), fair))
+    light = BYTES_AN_ANSWER // (8 * days) if days else fair
+    return max(1, min(BARS_A_CHUNK // max(bars, 1), light, fair))
 
 
 def rows_on_cluster(
@@ -159,7 +165,7 @@ def rows_on_cluster(
     key, common = uuid.uuid4().hex, packed(_common(job, positions), "the sweep")
     bars = sum(len(one) for one in job.candles)
     with _opened(place, len(common)) as crew:
-        size = rows_a_chunk(len(positions), bars, crew.workers())
+        size = rows_a_chunk(len(positions), bars, crew.workers(), _days(job))
         chunks = [positions[first : first + size] for first in range(0, len(positions), size)]
         sent = [
             packed(tuple(job.strategies[i] for i in chunk), job.strategies[chunk[0]].name)
@@ -168,6 +174,14 @@ def rows_on_cluster(
         with closing(crew.computed(key, common, sent)) as done:
             for i, found in done:
                 yield chunks[i], found
+
+
+def _days(job: Job) -> int:
+    if not job.wants_daily:
+        return 0
+    first = min(int(one.ts[0]) for one in job.candles)
+    last = max(int(one.ts[-1]) for one in job.candles)
+    return (last - first) // DAY + 2
 
 
 def _opened(place: Place, size: int) -> AbstractContextManager[Crew]:

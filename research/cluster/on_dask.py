@@ -222,7 +222,7 @@ class DaskCrew:
         from distributed import KilledWorker
 
         try:
-            rows: Found = task.result()
+            found: Found = task.result()
         except (KilledWorker, CancelledError) as err:
             raise ClusterError(
                 f"a chunk was lost with every worker that tried it: {err}",
@@ -234,7 +234,7 @@ class DaskCrew:
             raise WorkerDiffers(
                 f"a worker lacks code of the sweep: {err}", field=self.address, remedy=REMEDY
             ) from err
-        return rows
+        return found
 
 
 def _as_it_is(raw: bytes) -> bytes:

@@ -25,6 +25,8 @@ ALONE_SECONDS: Final = 60
 SMALLEST_STORE: Final = 80 * 2**20
 # Deaths of a worker that one chunk may survive.
 RETRIES: Final = 3
+# Ray gives itself 30 seconds, which a busy machine may not have.
+STARTS: Final = 3
 # Ray binds every interface of a Linux machine unless it thinks that there are no clusters.
 ALONE: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 UNWATCHED: Final = {"RAY_USAGE_STATS_ENABLED": "0"}
@@ -94,7 +96,8 @@ def _connect(ray: Any, address: str) -> None:
         raise ClusterError(
             f"no Ray answered ({type(err).__name__}: {err})",
             field=address,
-            remedy="Start one with `ray start --head --ray-client-server-port=10001`.",
+            remedy="Start one with `ray start --head --ray-client-server-port=10001`; does it want "
+            "a token? Then set RAY_AUTH_MODE=token here.",
         ) from err
 
 
@@ -103,14 +106,19 @@ def _start(ray: Any, workers: int, store: int) -> None:
 
     Raises ClusterError where it does not start or would listen to other machines.
     """
-    for attempt in (1, 2):  # Ray gives itself 30 seconds, which a busy machine may not have
+    for attempt in range(1, STARTS + 1):
         try:
             _init_alone(ray, workers, store)
             break
         except Exception as err:
             ray.shutdown()
-            if attempt == 2:
-                raise ClusterError(f"Ray did not start: {err}", field="on", value="ray") from err
+            if attempt == STARTS:
+                raise ClusterError(
+                    f"Ray did not start ({type(err).__name__}: {err})",
+                    field="on",
+                    value="ray",
+                    remedy='Is the machine very busy? on="dask" starts in a fraction of the time.',
+                ) from err
     heard = {node["NodeManagerAddress"] for node in ray.nodes()}
     if heard != {LOOPBACK}:
         ray.shutdown()
@@ -185,7 +193,7 @@ class RayCrew:
     def _result(self, done: Any) -> Found:
         try:
             with self._lost():
-                rows: Found = self.ray.get(done)
+                found: Found = self.ray.get(done)
         except self.ray.exceptions.RayTaskError as err:
             if isinstance(err.cause, ImportError):
                 raise WorkerDiffers(
@@ -194,7 +202,7 @@ class RayCrew:
                     remedy=REMEDY,
                 ) from err
             raise err.cause from err
-        return rows
+        return found
 
     @contextlib.contextmanager
     def _lost(self) -> Iterator[None]:

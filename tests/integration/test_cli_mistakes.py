@@ -37,6 +37,8 @@ from tests.integration.cli_project import (
         ("sweep sma_trend --grid fast=5,5000", 2, ("SmaCrossover.fast", "got 5000")),
         ("sweep sma_trend --grid fast=90,100", 2, ("SmaCrossover grid", "strategy allows")),
         ("sweep sma_trend --grid fast=5 --metric sharp", 2, ("--metric", "Did you mean sharpe?")),
+        ("sweep sma_trend --grid fast=5 --on spark", 2, ("on", "tcp://host:8786")),
+        ("sweep sma_trend --grid fast=5 --workers 2", 2, ("workers", "on=")),
         ("sweep sma_trend --grid fast=5 --csv README/x.csv", 2, ("--csv", "can be written")),
         ("promote Bad --strategy sma_trend --why x", 2, ("name", "starting with a letter")),
         ("promote new --strategy sma_trend --why=", 2, ("why", "a reason, in words")),

@@ -24,6 +24,7 @@ from research import cluster, rows, search
 from research.account import Account, Limits, Stops
 from research.candles import CandleSet, utc_ms
 from research.cluster import on_dask, on_ray
+from research.daily_file import read_returns
 from research.errors import ClusterError, InputError, ParameterError, WorkerDiffers
 from research.history import History
 from research.search import sweep
@@ -186,6 +187,16 @@ def test_rows_are_kept_as_they_arrive_and_not_computed_again(
     last = sweep(SmaCrossover, made(), ACCOUNT, resume=folder, on="dask", **GRID)
     assert same_bits(alone.frame, last.frame)
     assert same_bits(alone.frame, sweep(SmaCrossover, made(), ACCOUNT, resume=folder, **GRID).frame)
+
+
+def test_daily_returns_are_those_of_this_process_to_the_bit(
+    on: str, small_chunks: None, tmp_path: Path
+) -> None:
+    sweep(SmaCrossover, made(), ACCOUNT, returns=tmp_path / "here", **GRID)
+    sweep(SmaCrossover, made(), ACCOUNT, returns=tmp_path / "there", on=on, **GRID)
+    here, there = (read_returns(tmp_path / name) for name in ("here", "there"))
+    assert here.matrix.tobytes() == there.matrix.tobytes()
+    assert np.any(here.matrix)
 
 
 # Workers that would compute something else

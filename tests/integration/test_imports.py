@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("vectorbt", "llama_index", "openai", "jupyterlab", "notebook")
+HEAVY = ("vectorbt", "llama_index", "openai", "jupyterlab", "notebook", "optuna")
+HEAVY = (*HEAVY, "dask", "distributed", "ray")
 # The fold and what surrounds one bar need, beyond that, no compiler, no charts and no shell.
 INTERPRETED = (*HEAVY, "IPython", "numba", "plotly")
 

@@ -41,7 +41,9 @@ NETWORK = (
 )
 MODEL = ("llama_index", "openai")
 MAY_USE_NETWORK = {"research.transport", "research.rag", "live.replay"}
+CLUSTER = ("dask", "distributed", "ray")
 MAY_USE_MODEL = {"research.rag", "live.agents"}
+MAY_USE_CLUSTER = {"research.cluster"}
 
 When = Literal["top", "lazy", "typing"]
 
@@ -131,6 +133,11 @@ def _faults(module: str, imported: Import) -> Iterator[str]:
         yield f"{module} imports {name}; only {sorted(MAY_USE_NETWORK)} use the network"
     if module not in MAY_USE_MODEL and any(_is(name, library) for library in MODEL):
         yield f"{module} imports {name}; only {sorted(MAY_USE_MODEL)} call a model"
+    if any(_is(name, library) for library in CLUSTER):
+        if module not in MAY_USE_CLUSTER:
+            yield f"{module} imports {name}; only {sorted(MAY_USE_CLUSTER)} starts clusters"
+        elif imported.when == "top":
+            yield f"{module} imports {name} when it is itself imported; import it in the function"
     if _is(name, "vectorbt") and side == "live":
         yield f"{module} imports {name}; vectorbt is for research"
     if _is(name, "vectorbt") and imported.when == "top":
@@ -233,6 +240,11 @@ PLANTED = {
         {"research/report.py": "from llama_index.core import Document"},
         "call a model",
     ),
+    "dask outside, lazily": (
+        {"research/search.py": "def f():\n    import distributed"},
+        "starts clusters",
+    ),
+    "ray at the top": ({"research/cluster/on_ray.py": "import ray"}, "in the function"),
     "ccxt outside": ({"research/history.py": "import ccxt"}, "use the network"),
     "requests, lazily": ({"research/report.py": "async def f():\n    import requests"}, "network"),
     "urllib.request by name": ({"research/report.py": "from urllib import request"}, "network"),

@@ -98,26 +98,27 @@ def test_a_missing_extra_is_named(
 
 
 @pytest.mark.parametrize(
-    ("rows", "bars", "workers", "size"),
+    ("rows", "bars", "workers", "days", "size"),
     [
-        (1_000, 35_000, 2, 63),  # eight chunks for each worker
-        (1_000_000, 35_000, 2, 2_857),  # 100 million bars
-        (1_000_000, 525_600, 100, 190),
-        (10, 10**9, 2, 1),
-        (1, 100, 8, 1),
-        (5, 0, 0, 1),
+        (1_000, 35_000, 2, 0, 63),  # eight chunks for each worker
+        (1_000_000, 35_000, 2, 0, 2_857),  # 100 million bars
+        (1_000_000, 525_600, 100, 0, 190),
+        (1_000_000, 35_000, 2, 1_461, 717),  # 8 MiB of daily returns
+        (10, 10**9, 2, 0, 1),
+        (1, 100, 8, 10**9, 1),
+        (5, 0, 0, 0, 1),
     ],
 )
 def test_a_chunk_is_a_good_task_and_everybody_has_several(
-    rows: int, bars: int, workers: int, size: int
+    rows: int, bars: int, workers: int, days: int, size: int
 ) -> None:
-    assert rows_a_chunk(rows, bars, workers) == size
+    assert rows_a_chunk(rows, bars, workers, days) == size
 
 
 def test_the_rows_of_a_chunk_are_the_rows_of_this_process() -> None:
     alone = sweep(SmaCrossover, made(), Account(), fast=[3, 5, 7, 9], slow=[30]).frame
     found = computed(common())
-    assert [repr([*one.figures, one.halted]) for one in found] == [
+    assert [repr([*one.figures, one.halted]) for one in found.rows] == [
         repr(row) for row in alone.astype(object).to_numpy().tolist()
     ]
 
