@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -24,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from research import engine, risk
+from research.account import Filters
 from research.compiled import cache_folder
 from research.engine import fold, step
 from research.risk import CODES
@@ -580,6 +582,18 @@ MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
 }
 
 
+# At a close of 2 the exchange takes 50 lots at least; the rest of the smaller sale goes on.
+SALE_REFUSED = (
+    account(filters=Filters(lot_step=Decimal(1), min_notional=Decimal(100)), volume_share_pct=10),
+    """
+    10 10 10 10 .4 900 => A orders entry +40
+    10 10 10 10 .2 50  => A entry +40 @10, A orders exit -20
+    10 10 2  2  0  900 => A exit -5 @10 VOLUME left -15, A MIN_NOTIONAL
+    2  2  2  2  0  900 => A exit -15 @2, A MIN_NOTIONAL
+    """,
+)
+
+
 def _scenes() -> list[World]:
     """What a random world almost never brings about."""
     a_sale_replaced = """
@@ -600,6 +614,7 @@ def _scenes() -> list[World]:
         world_of_table(
             account(limits=limits(max_daily_turnover_pct=100)), parsed(just_the_turnover)
         ),
+        world_of_table(SALE_REFUSED[0], parsed(SALE_REFUSED[1])),
     ]
 
 

@@ -9,6 +9,7 @@ the check would notice.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -314,13 +315,15 @@ FIRST, LAST = START + HOUR, START + 30 * HOUR
 ARTEFACT = artefact_of(SmaCrossover(fast=2, slow=3), CANDLES, Account(limits=None, filters=None))
 
 
-def paper_run(ledger: Ledger, broker: Any, feed: Any = None, until: int = LAST) -> Parity:
+def paper_run(
+    ledger: Ledger, broker: Any, feed: Any = None, artefact: Artefact = ARTEFACT
+) -> Parity:
     ledger = emptied(ledger)
     kill_switch.reset(ledger, "go", START - 1, who="test")
-    session = Session(ledger, ARTEFACT, feed or FaultyFeed(CANDLES), "replay", broker)
-    for now in range(FIRST, until + 1, HOUR):
+    session = Session(ledger, artefact, feed or FaultyFeed(CANDLES), "replay", broker)
+    for now in range(FIRST, LAST + 1, HOUR):
         _poll(session, now, FIRST)
-    return compare(ledger, ARTEFACT, CANDLES)
+    return compare(ledger, artefact, CANDLES)
 
 
 class LateBroker(PaperBroker):
@@ -336,6 +339,13 @@ class FreeBroker(PaperBroker):
 
     def fill(self, state: State, tape: Tape, rules: Rules, log: Log) -> State:
         return super().fill(state, tape, rules._replace(fee_rate=0.0), log)
+
+
+class WholeBroker(PaperBroker):
+    """Wrong: fills all at once, whatever the volume."""
+
+    def fill(self, state: State, tape: Tape, rules: Rules, log: Log) -> State:
+        return super().fill(state, tape, rules._replace(volume_share=math.inf), log)
 
 
 @dataclass(frozen=True)
@@ -363,9 +373,10 @@ def test_a_fill_shifted_by_one_bar_is_caught(ledgers: tuple[Ledger, Ledger]) -> 
     parity = paper_run(ledgers[0], LateBroker())
     first, fill = parity.differences[0], parity.twin.fill_list[0]
     assert (first.stage, first.at, first.symbol) == ("orders", fill.at, fill.symbol)
-    missed = [(one.at, one.paper) for one in parity.differences if one.stage == "fills"]
-    assert missed[0] == (fill.at, "missing")
-    assert (fill.at + HOUR, "there") in missed
+    fills = [one for one in parity.differences if one.stage == "fills"]
+    assert (fills[0].at, fills[0].paper) == (fill.at, "missing")
+    missing = {(one.at + HOUR, one.symbol) for one in fills if one.paper == "missing"}
+    assert missing & {(one.at, one.symbol) for one in fills if one.paper == "there"}
     assert parity.cause.startswith("the ledger's rows were edited")
 
 
@@ -375,6 +386,14 @@ def test_a_fee_that_was_dropped_is_caught(ledgers: tuple[Ledger, Ledger]) -> Non
     assert [one.paper for one in fees] == [0.0] * len(fees)
     assert min(one.backtest for one in fees) > 0.0
     assert parity.differences[0].stage == "orders"
+
+
+def test_volume_that_was_not_there_is_caught(ledgers: tuple[Ledger, Ledger]) -> None:
+    account = Account(limits=None, filters=None, volume_share_pct=50)
+    artefact = artefact_of(SmaCrossover(fast=2, slow=3), CANDLES, account)
+    assert paper_run(ledgers[0], PaperBroker(), artefact=artefact).equal
+    parity = paper_run(ledgers[0], WholeBroker(), artefact=artefact)
+    assert ("fills", "lots") in {(one.stage, one.field) for one in parity.differences}
 
 
 def test_a_forming_candle_is_refused_as_a_closed_one(ledgers: tuple[Ledger, Ledger]) -> None:
