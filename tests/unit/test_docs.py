@@ -16,6 +16,7 @@ import pytest
 from live.cli import main
 from live.replay import FAULTS, ReplayExchange
 from live.replay.faults import SERVER_ERRORS
+from research import cluster
 from research.account import Filters
 from research.candles import utc_ms
 from research.errors import CandlebookError
@@ -119,6 +120,20 @@ def test_the_ccxt_example_of_the_replay_exchange_runs(capsys: pytest.CaptureFixt
         exec(example.replace("http://127.0.0.1:8790", exchange.url), {})  # noqa: S102
         last = exchange.market.price("BTCUSDT", now)
     assert capsys.readouterr().out == f"{last} closed\n"
+
+
+def test_the_sizes_of_chunks_are_those_of_a_sweep() -> None:
+    page = (ROOT / "knowledge" / "sweeps_on_many_machines.md").read_text("utf-8")
+    said = " ".join(page.split())
+    assert f"at most {cluster.BARS_A_CHUNK // 10**6} million bars of work" in said
+    assert f"at most {cluster.BYTES_AN_ANSWER // 2**20} MiB of daily returns" in said
+    assert f"each worker gets {cluster.CHUNKS_A_WORKER} of them" in said
+    table = re.findall(r"^\| ([\d,]+) \(.*?\) \| ([\d,]+) \| ([\d,]+) \|$", page, re.MULTILINE)
+    rows = [[int(one.replace(",", "")) for one in row] for row in table]
+    assert len(rows) == 3
+    for bars, large, small in rows:
+        assert cluster.rows_a_chunk(10**9, bars, 16) == large
+        assert cluster.rows_a_chunk(10_000, bars, 16) == small
 
 
 def test_every_exit_code_is_in_the_readme() -> None:
