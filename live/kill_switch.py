@@ -96,6 +96,13 @@ def _move(
                 value=iso(at),
                 expected=f"a time after {iso(marked)}, which is decided already",
             )
+        stood = [one.at for one in read.interventions(conn) if one.move is kin[0] and one.at <= now]
+        if at is not None and not stops and at < max(stood, default=-1):
+            raise InputError(
+                field="--at",
+                value=iso(at),
+                expected=f"a time from {iso(max(stood))} on, when the last {kin[0]} was ordered",
+            )
         effective = max(now if at is None else at, marked + 1)
         # A kill is not undone by a reset that is still to come; a planned kill outlives a reset.
         moments = {effective, max(effective, moved)} if stops else {effective}

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from research.settings import Settings, load_settings
     from research.stop_audit import audit_stops
     from research.stop_findings import StopAudit
+    from research.strategies.bollinger_reversion import BollingerReversion
+    from research.strategies.buy_and_hold import BuyAndHold
+    from research.strategies.calm_trend import CalmTrend
+    from research.strategies.donchian_breakout import DonchianBreakout
+    from research.strategies.ema_crossover import EmaCrossover
+    from research.strategies.macd_trend import MacdTrend
+    from research.strategies.momentum_rotation import MomentumRotation
     from research.strategies.rsi_reversal import RsiReversal
     from research.strategies.sma_crossover import SmaCrossover
     from research.strategy import Action, Signal, Strategy, Targets, make_strategy, param, registry
@@ -52,6 +59,13 @@ _HOME = {
     "research.settings": ("Settings", "load_settings"),
     "research.stop_audit": ("audit_stops",),
     "research.stop_findings": ("StopAudit",),
+    "research.strategies.bollinger_reversion": ("BollingerReversion",),
+    "research.strategies.buy_and_hold": ("BuyAndHold",),
+    "research.strategies.calm_trend": ("CalmTrend",),
+    "research.strategies.donchian_breakout": ("DonchianBreakout",),
+    "research.strategies.ema_crossover": ("EmaCrossover",),
+    "research.strategies.macd_trend": ("MacdTrend",),
+    "research.strategies.momentum_rotation": ("MomentumRotation",),
     "research.strategies.rsi_reversal": ("RsiReversal",),
     "research.strategies.sma_crossover": ("SmaCrossover",),
     "research.strategy": (
@@ -75,14 +89,21 @@ __all__ = [
     "Action",
     "Artefact",
     "Backtest",
+    "BollingerReversion",
+    "BuyAndHold",
+    "CalmTrend",
     "CandleSet",
     "CandlebookError",
     "Candles",
+    "DonchianBreakout",
+    "EmaCrossover",
     "Filters",
     "Gap",
     "History",
     "Intervention",
     "Limits",
+    "MacdTrend",
+    "MomentumRotation",
     "Move",
     "RsiReversal",
     "Settings",

@@ -63,8 +63,10 @@ def run_text(run: Backtest) -> str:
     ]
     refused = refusals(run)
     if not refused.empty:
-        counts = (refused["decision"] + refused["fill"]).items()
-        lines += ["", *(f"{f'Refused: {code}':<{_WIDTH}}{count:>14,}" for code, count in counts)]
+        # A decision that was refused, and an order that was filled for less or not at all.
+        named = (("Refused", refused["decision"]), ("Cut short", refused["fill"]))
+        counts = [(f"{what}: {code}", n) for what, col in named for code, n in col.items() if n]
+        lines += ["", *(f"{label:<{_WIDTH}}{count:>14,}" for label, count in counts)]
     if run.halted_at is not None:
         lines += ["", f"Halted at {run.halted_at:%Y-%m-%d %H:%M} UTC: the kill switch tripped."]
     if run.candles.source == "synthetic":

@@ -80,7 +80,10 @@ CODES: Final[dict[int, tuple[str, str]]] = {
     DRAWDOWN: ("DRAWDOWN", "the fall from the highest equity has reached its limit"),
     EXPIRED: ("EXPIRED", "the artefact's time is over: only exits are decided"),
     REDUCE_ONLY: ("REDUCE_ONLY", "a person has ordered that only exits are decided"),
-    TIME_STOP_DUE: ("TIME_STOP_DUE", "the position's time is over: it is sold at the next open"),
+    TIME_STOP_DUE: (
+        "TIME_STOP_DUE",
+        "no addition to a position whose time is over: it is sold",
+    ),
     POSITION_COUNT: ("POSITION_COUNT", "as many positions are open as the limit allows"),
     POSITION_SIZE: ("POSITION_SIZE", "the position is as large as its limit already"),
     MIN_QUANTITY: ("MIN_QUANTITY", "below the exchange's smallest quantity"),

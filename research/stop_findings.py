@@ -185,8 +185,9 @@ def _told(audit: StopAudit) -> Iterator[tuple[str, str]]:
     of_cash = audit.pnl_change / audit.initial_cash
     yield (
         "Profit",
-        f"{audit.pnl:+,.2f} on {bars}, {audit.pnl_change:+,.2f} with the exits of the {finer} "
-        f"({of_cash:+.2%} of the cash at the start), each trade by itself",
+        f"{audit.pnl:+,.2f} on {bars}, {audit.pnl + audit.pnl_change:+,.2f} with the exits of the "
+        f"{finer}: a change of {audit.pnl_change:+,.2f} ({of_cash:+.2%} of the cash at the start), "
+        "each trade by itself",
     )
     if audit.stops.take_profit_pct is not None:
         yield (
