@@ -174,7 +174,8 @@ class RayCrew:
                 yield position, self._result(done)
         finally:
             for one in left:
-                self.ray.cancel(one)
+                # By force: interrupted within an import, a process would go on with half a module.
+                self.ray.cancel(one, force=True)
 
     def _next(self, left: list[Any]) -> Any:
         alone_since = time.monotonic()

@@ -159,6 +159,8 @@ def test_what_a_strategy_raises_is_raised_here(
     with pytest.raises(kind) as there:
         sweep(strategy, made(), ACCOUNT, on=on, hold=range(1, 21))
     assert (str(there.value), type(there.value)) == (str(alone.value), type(alone.value))
+    again = sweep(SmaCrossover, made(), ACCOUNT, on=on, **GRID)  # no worker is left half-stopped
+    assert same_bits(again.frame, sweep(SmaCrossover, made(), ACCOUNT, **GRID).frame)
 
 
 def test_rows_are_kept_as_they_arrive_and_not_computed_again(
