@@ -88,7 +88,7 @@ def sweep(
     work = _Work(tuple(chosen), candles, account, start, kept)
     rows = _rows(work, _tiled(chosen, values, bars), progress)
     index = pd.MultiIndex.from_tuples(
-        [tuple(one.parameters()[name] for name in values) for one in chosen], names=list(values)
+        [tuple(map(one.parameters().get, values)) for one in chosen], names=list(values)
     )
     total = int(np.prod([len(v) for v in values.values()]))
     frame = pd.DataFrame(
