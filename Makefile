@@ -12,7 +12,8 @@ ARGS ?=
 # The paper-trading notebook runs under papermill, with a ledger and a slot: tests/notebooks does it.
 NOTEBOOKS := $(filter-out notebooks/paper_trading.ipynb,$(wildcard notebooks/*.ipynb))
 
-.PHONY: help install install-live lock demo test lint notebooks lab bench fuzz faults million clean
+.PHONY: help install install-live lock demo test lint notebooks lab bench bench-peers fuzz faults
+.PHONY: million clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -54,8 +55,15 @@ notebooks: install ## execute every notebook, cell by cell
 lab: install ## open JupyterLab on notebooks/
 	$(PY) -m jupyterlab notebooks $(ARGS)
 
-bench: install ## every benchmark in tests/bench, as tables
+bench: install ## every benchmark in tests/bench, as tables; beside the peers that are installed
 	@$(PY) -m tests.bench $(ARGS)
+
+# Beside ours, not into it: what the peers need must not decide what we are built with.
+bench-peers: install ## build .venv-peers: backtesting.py, and vectorbt with its Rust engine
+	@$(PY) -m venv --clear .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	    --only-binary :all: --requirement tests/bench/peers.txt
+	@echo "Installed: .venv-peers, which make bench will use"
 
 fuzz: install ## mutated answers of an exchange against the strict readers: 10,000 of each endpoint
 	@$(PY) -m tests.failure_modes.fuzz $(ARGS)

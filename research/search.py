@@ -147,7 +147,7 @@ def setting_of(
 def frame_of(names: Sequence[str], chosen: Sequence[Strategy], rows: Sequence[Row]) -> pd.DataFrame:
     """The frame of a search: a row a combination, indexed by the parameters ``names``."""
     index = pd.MultiIndex.from_tuples(
-        [tuple(one.parameters()[name] for name in names) for one in chosen], names=list(names)
+        [tuple(map(one.parameters().get, names)) for one in chosen], names=list(names)
     )
     return pd.DataFrame(
         [[*figures, halted] for figures, halted in rows],

@@ -199,15 +199,18 @@ def bounded(cls: type[Strategy], name: str, value: object) -> int | float:
     spec = known[name]
     low, high = spec.metadata.get("low", -math.inf), spec.metadata.get("high", math.inf)
     whole = isinstance(spec.default, int)
-    refusal = ParameterError(
-        field=field_name,
-        value=value,
-        expected=f"a{' whole' if whole else ''} number from {low} to {high}",
-    )
+
+    def refusal() -> ParameterError:  # a sweep asks for thousands of values: made only if raised
+        return ParameterError(
+            field=field_name,
+            value=value,
+            expected=f"a{' whole' if whole else ''} number from {low} to {high}",
+        )
+
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise refusal
+        raise refusal()
     if not low <= value <= high or (whole and value != int(value)):
-        raise refusal
+        raise refusal()
     return int(value) if whole else float(value)
 
 

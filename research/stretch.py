@@ -272,7 +272,7 @@ def _held_alone(
                 stop = t + calm
                 continue
         _mark_block(tape.close[t : t + bars], state.cash, quantity, equity, scratch)
-        after, lowest, highest = _counted(tally, scratch, bars, state.cash)
+        after, lowest, highest, high = _counted(tally, scratch, tape.high[t : t + bars], state)
         if may_trip and _may_fall(rules.max_drawdown, max(peak, highest), lowest):
             calm = _bars_before_drawdown(scratch, bars, peak, rules)
             if calm < bars:
@@ -282,9 +282,7 @@ def _held_alone(
         daily = _lived_days(daily, tape.close_time[t : t + bars], scratch, lowest, highest, rules)
         if daily[0] != today:
             begin_day(state)
-        for i in range(t, t + bars):
-            state.high[0] = max(state.high[0], tape.high[i][0])
-        state.last[0] = tape.close[t + bars - 1][0]
+        state.high[0], state.last[0] = high, tape.close[t + bars - 1][0]
         state.volume[0] = tape.volume[t + bars - 1][0]
         tally, equity, peak = after, after.equity, max(peak, highest)
         t = t + bars
@@ -322,8 +320,14 @@ def _mark_block(
         share[i] = (equity[i] - cash) / equity[i]
 
 
-def _counted(tally: Tally, scratch: Scratch, bars: int, cash: float) -> tuple[Tally, float, float]:
-    """The tally after the bars of a block; the lowest equity of the block and the highest."""
+def _counted(
+    tally: Tally, scratch: Scratch, highs: Any, state: State
+) -> tuple[Tally, float, float, float]:
+    """The tally after a block; its lowest and its highest equity; the highest price since entry.
+
+    ``highs`` is a column of the block's high prices.
+    """
+    cash, high, bars, price = state.cash, state.high[0], len(highs), highs[:, 0]
     returns, squares, downsides = tally.sum_return, tally.sum_square, tally.sum_downside
     exposure, lowest, highest = tally.exposure, math.inf, 0.0
     for i in range(bars):
@@ -335,6 +339,7 @@ def _counted(tally: Tally, scratch: Scratch, bars: int, cash: float) -> tuple[Ta
         exposure = exposure + scratch.share[i]
         lowest = min(lowest, scratch.equity[i + 1])
         highest = max(highest, scratch.equity[i + 1])
+        high = max(high, price[i])
     in_market, top, deepest = tally.bars_in_market + bars, tally.peak, tally.max_drawdown
     if lowest - cash <= 0.0:  # so little is held that the float of equity is that of cash
         for i in range(bars):
@@ -364,7 +369,7 @@ def _counted(tally: Tally, scratch: Scratch, bars: int, cash: float) -> tuple[Ta
         tally.flow,
         tally.held,
     )
-    return counted, lowest, highest
+    return counted, lowest, highest, high
 
 
 def _lived_days(

@@ -266,6 +266,7 @@ def live_at_once(story: Story, ledger: Ledger, paper: Ledger) -> None:
     _poll(Session(ledger, story.artefact, story.feed, "replay"), now, account.trade_from)
 
 
+@pytest.mark.timeout(900)  # a minute of work on an idle machine, and several on a busy one
 def test_paper_equals_backtest_in_every_story(ledgers: tuple[Ledger, Ledger]) -> None:
     counts: Counter[str] = Counter()
 

@@ -1,189 +1,154 @@
-"""A sweep of 1,000 SMA crossovers over four years of hours, beside vectorbt as documented.
+"""A sweep of 1,000 SMA crossovers over four years of hours: ours and its peers, in one run.
 
-Same candles and parameters, fee and slippage, no risk gate (vectorbt has none), fills at the next
-open on both sides. Both compute total return, Sharpe, Sortino, drawdown, CAGR, win rate and profit
-factor of every row. Warm, interleaved, medians of three; vectorbt computes all rows in one
-broadcast. Real hours of BTCUSDT where CANDLEBOOK_SHARED has them, else made up ones.
+Same candles and grid, fees and slippage, fills at the next open, no risk gate (no peer has one),
+and the same figures of every row: total return, Sharpe, Sortino, drawdown, CAGR, win rate, profit
+factor. Each side is a process of its own that stays warm (side.py); they take turns, one at a time,
+and the fastest of three turns counts. From candles to figures sorted by Sharpe ratio.
 
-The rates are of one core: the kernel that takes a full step at every bar, and the one that skips
-bars on which nothing can happen, without the gate and with it. The peaks of memory (Linux) are
-those of a process that sweeps a year of made-up minutes, the making of them counted.
+backtesting.py runs a sample of the grid, and its time is scaled to all of it. That all sides did
+the same is checked by the total return of every row. Two averages that are equal but for the last
+bit may compare either way: a row may differ for that, and is counted.
 """
 
 from __future__ import annotations
 
-import os
-import statistics
+import contextlib
+import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import vectorbt as vbt
 
-from research import metrics, rows
-from research.account import Account, Filters, Limits
-from research.candles import Candles, CandleSet, utc_ms
-from research.compiled import compile_kernel
-from research.engine import KERNEL_MODULES, step
-from research.history import History
-from research.history_import import import_file
-from research.metrics import Tally, opening_tally, tally_bar
-from research.risk import Rules, rules_for
-from research.search import sweep
-from research.state import Log, State, as_arrays, clear_row, new_log, opening_state
-from research.strategies.sma_crossover import SmaCrossover
-from research.strategy import compute_targets
-from research.stretch import new_scratch
-from research.synthetic import synthetic_candles
-from research.tape import Tape, tape_of
-from tests.bench.year_of_minutes import BARS as MEMORY_BARS
+from tests.bench.market import SYMBOL, candles_in, fill_store
 
-HOURS = 35_064
 FAST, SLOW = range(5, 45), range(50, 300, 10)
-FREE = Account(limits=None, filters={"BTCUSDT": Filters(lot_step="0.00001", tick="0.01")})
-GATED = Account(limits=Limits(), filters=FREE.filters)
-REPEATS = 3
-MEMORY_ROWS = (1_000, 10_000)
+TURNS = 3
+SAMPLE = 125  # backtesting.py runs every 125th row
+TOLERANCE = 1e-6  # of the final equity: two of the sides trade whole lots of 1e-8
+OURS = "candlebook"
+PEERS = {
+    "vectorbt, numba": False,
+    "vectorbt, Rust": True,
+    "numpy by hand": False,
+    "backtesting.py": True,
+}
+ROOT = Path(__file__).resolve().parents[2]
+PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
 
-def hours() -> tuple[CandleSet, str]:
-    """Four years of hours, and where they are from."""
-    root = Path(__file__).resolve().parents[2]
-    shared = (root / os.environ.get("CANDLEBOOK_SHARED", "../shared")).resolve()
-    file = shared / "history" / "binance" / "BTCUSDT" / "1h.parquet"
-    if not file.is_file():
-        return synthetic_candles(("BTCUSDT",), "1h", utc_ms("2022"), HOURS), "made up"
-    with tempfile.TemporaryDirectory() as folder:
-        history = History(Path(folder))
-        import_file(history, file)
-        (info,) = history.inventory()
-        for gap in info.gaps:
-            address = ("binance", "BTCUSDT", "1h", gap.start, gap.end)
-            history.accept_gap(*address, "outage", "the benchmark", "a known outage")
-        return history.load(["BTCUSDT"], "1h"), "real"
+class Side:
+    """A warm process that runs its part of the grid whenever it is told to."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        python = str(PEERS_PYTHON) if PEERS.get(name) else sys.executable
+        self.process = subprocess.Popen(
+            [python, str(Path(__file__).with_name("side.py")), name, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.answers: list[dict[str, Any]] = []
+
+    def turn(self) -> bool:
+        """Run once; False where the process has died (its peer is then left out)."""
+        stdin, stdout = self.process.stdin, self.process.stdout
+        if stdin is None or stdout is None:
+            return False
+        try:
+            stdin.write("\n")
+            stdin.flush()
+        except BrokenPipeError:
+            return False
+        for line in stdout:
+            if line.startswith("{"):
+                self.answers.append(json.loads(line))
+                return True
+        return False
+
+    def best(self, figure: str = "seconds") -> float:
+        """The least of what the turns took, the first one left out: it compiled."""
+        return min(float(one[figure]) for one in self.answers[1:])
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.process.communicate()
 
 
-def ours(candles: CandleSet, account: Account) -> float:
-    """From candles to the sorted frame; best final equity."""
-    found = sweep(SmaCrossover, candles, account, progress=False, fast=FAST, slow=SLOW)
-    return float(found.frame.sort_values("sharpe", ascending=False)["final_equity"].max())
-
-
-def theirs(one: Candles) -> float:
-    """The same by vectorbt, signals shifted to the next open."""
-    frame = one.frame()
+def lay_out(folder: Path) -> tuple[str, int, int]:
+    """Candles and grid as the sides read them; the source, the bars, the combinations."""
+    source = fill_store(folder, "1h")
+    one = candles_in(folder, "1h")[SYMBOL]
+    one.frame().reset_index().to_parquet(folder / "hours.parquet")
+    prices = [one.ts.astype(float), one.open, one.high, one.low, one.close]
+    np.save(folder / "prices.npy", np.array(prices))
     pairs = [(fast, slow) for fast in FAST for slow in SLOW]
-    quick = vbt.MA.run(frame["close"], [p[0] for p in pairs])
-    lazy = vbt.MA.run(frame["close"], [p[1] for p in pairs])
-    quick_ma, lazy_ma = (ma.ma.to_numpy().reshape(len(one), -1) for ma in (quick, lazy))
-    signal = np.zeros(quick_ma.shape, bool)
-    signal[1:] = ((quick_ma > lazy_ma) & ~np.isnan(lazy_ma))[:-1]
-    price = np.broadcast_to(frame["open"].to_numpy()[:, None], signal.shape)
-    run = vbt.Portfolio.from_signals(
-        frame["close"],
-        entries=signal,
-        exits=~signal,
-        price=price,
-        fees=FREE.fee_rate,
-        slippage=FREE.slippage_bps / 10_000,
-        init_cash=FREE.initial_cash,
-        freq="1h",
-    )
-    figures = {
-        "total_return": run.total_return(),
-        "sharpe": run.sharpe_ratio(),
-        "sortino": run.sortino_ratio(),
-        "max_drawdown": run.max_drawdown(),
-        "cagr": run.annualized_return(),
-        "win_rate": run.trades.win_rate(),
-        "profit_factor": run.trades.profit_factor(),
-    }
-    np.argsort(figures["sharpe"].to_numpy())
-    return float(np.max(run.final_value()))
+    grid = dict.fromkeys((OURS, *PEERS), pairs) | {"backtesting.py": pairs[::SAMPLE]}
+    (folder / "grid.json").write_text(json.dumps(grid))
+    return source, len(one), len(pairs)
 
 
-def plain(state: State, tape: Tape, rules: Rules, log: Log, tally: Tally) -> tuple[Tally, bool]:
-    """A full step at every bar, in the subset of Python that numba compiles."""
-    for t in range(len(tape.close_time)):
-        clear_row(log, 0)
-        state = step(state, tape, t, rules, log, 0)
-        tally = tally_bar(tally, log, 0, rules)
-    return tally, state.tripped
+def run_sides(folder: Path) -> dict[str, Side]:
+    """Every side that is installed, after all turns."""
+    names = [OURS, *(name for name, apart in PEERS.items() if not apart or PEERS_PYTHON.exists())]
+    sides = {name: Side(name, folder) for name in names}
+    for _ in range(1 + TURNS):
+        for name in names:
+            if name in sides and not sides[name].turn():
+                sides.pop(name).close()
+    for side in sides.values():
+        side.close()
+    return sides
 
 
-def rate(kernel: Callable[..., Any], candles: CandleSet, account: Account, skips: bool) -> float:
-    """Bars a second of one core, over a spread of the grid."""
-    times, bars = 0.0, 0
-    for fast, slow in ((5, 50), (10, 100), (20, 200), (44, 290)):
-        strategy = SmaCrossover(fast, slow)
-        tape = tape_of(candles, compute_targets(strategy, candles))
-        rules, scratch = as_arrays(rules_for(account, candles.symbols)), new_scratch(HOURS + 1)
-        for repeat in range(6):
-            state = as_arrays(opening_state(account.initial_cash, 1))
-            tally = as_arrays(opening_tally(account.initial_cash, 1))
-            middle = (scratch,) if skips else ()
-            started = time.perf_counter()
-            kernel(state, tape, *middle, rules, new_log(1, 1), tally)
-            if repeat:  # the first one compiles, or warms the caches
-                times, bars = times + time.perf_counter() - started, bars + len(tape.close_time)
-    return bars / times
+def agreement(side: Side, ours: Side) -> dict[str, float]:
+    """How many rows end with our equity to the tolerance, and the largest difference there is."""
+    mine = np.array(ours.answers[0]["total_return"])
+    theirs = np.array(side.answers[0]["total_return"])
+    apart = np.abs((1 + theirs) / (1 + mine[:: len(mine) // len(theirs)]) - 1)
+    return {"same": int((apart <= TOLERANCE).sum()), "of": len(theirs), "apart": float(apart.max())}
 
 
-def peak_memory(count: int) -> tuple[float, float]:
-    """MiB at the peak, and seconds, of a sweep of ``count`` rows over a year of minutes."""
-    code = (
-        "import sys, time, pathlib\n"
-        "from tests.bench.year_of_minutes import sweep_of\n"
-        "started = time.perf_counter(); sweep_of(int(sys.argv[1]))\n"
-        "status = pathlib.Path('/proc/self/status').read_text()\n"
-        "used = int(status.partition('VmHWM:')[2].split()[0]) / 1024\n"
-        "print(used, time.perf_counter() - started)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(count)], capture_output=True, text=True, check=True
-    )
-    used, seconds = done.stdout.split()
-    return float(used), float(seconds)
-
-
-def main() -> None:
-    """Print times, ratios, rates and peaks."""
-    candles, source = hours()
-    one = candles["BTCUSDT"]
-    count = len(FAST) * len(SLOW)
-    results = ours(candles, FREE), theirs(one)
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(REPEATS):
-        for side, call in zip(
-            times, (lambda: ours(candles, FREE), lambda: theirs(one)), strict=True
-        ):
-            started = time.perf_counter()
-            call()
-            side.append(time.perf_counter() - started)
-    mine, other = (statistics.median(side) for side in times)
-    work = count * len(one)
-    print(f"{count:,} rows x {len(one):,} {source} hours, from candles to a sorted frame")
-    print(f"{'ours':<12}{mine:>9.3f} s{work / mine / 1e6:>10.0f} M bars/s")
-    print(
-        f"{'vectorbt':<12}{other:>9.3f} s{work / other / 1e6:>10.0f} M bars/s{other / mine:>8.0f}x"
-    )
-    print(f"best final equity: {results[0]:,.4f}, {results[1]:,.4f}")
-    modules = (*KERNEL_MODULES, metrics, sys.modules[__name__])
-    print("one core, million bars a second:   no gate   full gate")
-    full, skipping = compile_kernel(plain, modules), rows._compiled_row()
-    for label, kernel, skips in (("every bar", full, False), ("skipping", skipping, True)):
-        rates = [rate(kernel, candles, account, skips) / 1e6 for account in (FREE, GATED)]
-        print(f"  {label:<28}{rates[0]:>12.0f}{rates[1]:>12.0f}")
-    print(f"peak memory over {MEMORY_BARS:,} minutes")
-    for count in MEMORY_ROWS:
-        used, seconds = peak_memory(count)
-        speed = count * MEMORY_BARS / seconds / 1e6
-        print(f"  {count:>6,} rows {used:>8.0f} MiB {seconds:>8.1f} s{speed:>8.0f} M bars/s")
+def main() -> dict[str, Any]:
+    """Print times, ratios, peaks and the agreement, and return them."""
+    with tempfile.TemporaryDirectory() as name:
+        source, bars, rows = lay_out(Path(name))
+        sides = run_sides(Path(name))
+    print(f"{rows:,} rows x {bars:,} {source} hours, from candles to a sorted frame, warm")
+    print(f"{'':<18}{'s':>9}{'M bars/s':>10}{'ours is':>10}{'peak MiB':>10}  same final equity")
+    found: dict[str, Any] = {"source": source, "bars": bars, "rows": rows, "sides": {}}
+    ours = sides[OURS]
+    for name in (OURS, *PEERS):
+        if name not in sides:
+            print(f"{name:<18}not installed: make bench-peers")
+            continue
+        side = sides[name]
+        scale = rows / side.answers[0]["rows"]
+        seconds, same = side.best() * scale, agreement(side, ours)
+        found["sides"][name] = one = {
+            "seconds": seconds,
+            "bars_a_second": rows * bars / seconds,
+            "ratio": seconds / ours.best(),
+            "MiB": side.answers[0]["peak"],
+            "scaled_from": side.answers[0]["rows"],
+            **same,
+        }
+        print(
+            f"{name:<18}{seconds:>9.3f}{one['bars_a_second'] / 1e6:>10.2f}{one['ratio']:>9.1f}x"
+            f"{one['MiB']:>10.0f}  {same['same']} of {same['of']}, else to {same['apart']:.1e}"
+            + (f"; {side.answers[0]['rows']} rows, scaled" if scale > 1 else "")
+        )
+        if "simulation" in side.answers[0]:
+            one["simulation"] = side.best("simulation")
+            one["simulation_ratio"] = one["simulation"] / ours.best()
+            print(
+                f"{'  simulation only':<18}{one['simulation']:>9.3f}{'':>10}"
+                f"{one['simulation_ratio']:>9.1f}x"
+            )
+    return found
 
 
 if __name__ == "__main__":
