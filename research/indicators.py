@@ -12,6 +12,7 @@ every later value NaN: gaps and non-finite candles are refused before they get h
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -179,9 +180,7 @@ class Bank:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key][1]
-        result = compute()
-        for one in result:
-            one.flags.writeable = False
+        result = tuple(map(_apart, compute()))
         with self._lock:
             if key not in self._kept:
                 # The columns are kept along: another array must not get their identity.
@@ -191,6 +190,20 @@ class Bank:
                 _, (_, dropped) = self._kept.popitem(last=False)
                 self._size -= sum(one.nbytes for one in dropped)
         return result
+
+
+def _apart(values: Floats) -> Floats:
+    """The same values read-only, outside the heap where they are many.
+
+    Each thread has a heap of its own, and what one thread keeps there and another lets go leaves
+    holes: over 10,000 rows of 525,600 bars they had come to 90 MB.
+    """
+    if values.nbytes >= 2**20:
+        kept = np.frombuffer(mmap.mmap(-1, values.nbytes), np.float64)
+        kept[:] = values
+        values = kept
+    values.flags.writeable = False
+    return values
 
 
 _BANK: ContextVar[Bank | None] = ContextVar("indicators of a sweep", default=None)
