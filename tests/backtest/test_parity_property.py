@@ -183,7 +183,7 @@ strategies = st.one_of(
     ),
 )
 waits = pick([1, 59_999, HOUR // 2, HOUR - 1, HOUR, HOUR + 1, 6 * HOUR]) | st.integers(1, 3 * HOUR)
-steps = st.builds(Step, waits, pick(["poll"] * 5 + ["die", *MOVES]), st.integers(0, 7))
+steps = st.builds(Step, waits, pick(["poll"] * 5 + ["die", "die", *MOVES]), st.integers(0, 7))
 
 
 @st.composite

@@ -582,7 +582,8 @@ def test_it_says_in_plain_words_what_was_found() -> None:
         "stop-loss 5 %, take-profit 5 %",
         "100.0%, 1 of 1",
         "other stop",
-        "-50.00 on 1h bars, +100.00 with the exits of the 15m candles (+10.00% of the cash",
+        "-50.00 on 1h bars, +50.00 with the exits of the 15m candles",
+        "a change of +100.00 (+10.00% of the cash",
         "the 15m candles met the target first in 1 of them",
     ):
         assert words in text, text
