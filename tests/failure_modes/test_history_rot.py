@@ -452,7 +452,7 @@ def test_a_writer_that_writes_in_place_is_caught_by_the_same_kills(
             time.sleep(0.02 + rng.random() * 0.08)
             writer.kill()
 
-    with pytest.raises(CorruptHistory, match="SHA-256|the manifest does not name this file"):
+    with pytest.raises(CorruptHistory, match=r"SHA-256|the manifest does not name this file"):
         kill_until_unreadable()
 
 
