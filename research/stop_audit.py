@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from research.account import Stops
+from research.account import Account
 from research.backtesting import Backtest, as_candle_set
 from research.candles import Candles, CandleSet, Ints, require_sound, timeframe_ms
 from research.engine import INTERPRETED_BARS
@@ -50,11 +50,11 @@ def audit_stops(run: Backtest, fine: CandleSet | Candles) -> StopAudit:
     """Replay the stops of every trade of ``run`` on ``fine`` candles of a timeframe that divides.
 
     Symbols that ``fine`` lacks are not covered. Raises InputError where the run has no stop that
-    acts at a price, or no symbol in common with ``fine``; ParameterError for a timeframe that does
-    not divide the run's; CandlesRejected for candles that are not sound.
+    acts at a price, fills in parts, or has no symbol in common with ``fine``; ParameterError for a
+    timeframe that does not divide the run's; CandlesRejected for candles that are not sound.
     """
     fine = as_candle_set(fine)
-    require_auditable(run.account.stops, run.candles.timeframe, fine.timeframe)
+    require_auditable(run.account, run.candles.timeframe, fine.timeframe)
     if not set(run.symbols) & set(fine.symbols):
         raise InputError(
             field="fine candles",
@@ -66,11 +66,20 @@ def audit_stops(run: Backtest, fine: CandleSet | Candles) -> StopAudit:
     return _compared(run, fine)
 
 
-def require_auditable(stops: Stops, timeframe: str, fine_timeframe: str) -> None:
-    """Raises what ``audit_stops`` raises for stops and timeframes that leave nothing to audit.
+def require_auditable(account: Account, timeframe: str, fine_timeframe: str) -> None:
+    """Raises what ``audit_stops`` raises for accounts and timeframes that leave nothing to audit.
 
     UnknownNameError for a timeframe that does not exist.
     """
+    stops = account.stops
+    if account.volume_share_pct is not None:
+        raise InputError(
+            "an exit in parts is no single exit to compare",
+            field="volume_share_pct",
+            value=account.volume_share_pct,
+            expected="None",
+            remedy="Run the backtest without it for the audit.",
+        )
     if (stops.stop_loss_pct, stops.take_profit_pct, stops.trailing_stop_pct) == (None,) * 3:
         raise InputError(
             "the account has no stop that acts at a price",

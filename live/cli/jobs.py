@@ -205,7 +205,7 @@ def finer_candles(project: Project, job: Job, timeframe: str) -> CandleSet:
     from research.errors import HistoryMissing
     from research.stop_audit import require_auditable
 
-    require_auditable(job.account.stops, job.candles.timeframe, timeframe)
+    require_auditable(job.account, job.candles.timeframe, timeframe)
     clock, exchange = job.candles.clock(), job.candles.exchange
     start, end = int(clock[0]), int(clock[-1]) + job.candles.bar_ms
     found: list[Candles] = []

@@ -551,7 +551,14 @@ def test_a_timeframe_that_is_not_finer_is_refused(timeframe: str) -> None:
 
 def test_a_timeframe_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ParameterError, match=r"divides 8h, got \"6h\""):
-        stop_audit.require_auditable(Stops(stop_loss_pct=1), "8h", "6h")
+        stop_audit.require_auditable(Account(stops=Stops(stop_loss_pct=1)), "8h", "6h")
+
+
+def test_a_run_that_fills_in_parts_is_refused() -> None:
+    run, fine = small_run(stop_loss_pct=5)
+    account = run.account.model_copy(update={"volume_share_pct": 1.0})
+    with pytest.raises(InputError, match="an exit in parts"):
+        run_over(run.candles, account, [np.array([1.0, math.nan])]).audit_stops(fine)
 
 
 def test_candles_that_are_not_candles_or_of_other_symbols_or_unsound_are_refused() -> None:
