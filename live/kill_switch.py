@@ -89,23 +89,24 @@ def _move(
         stops = move in (Move.KILL, Move.REDUCE)
         kin = SWITCH if move in SWITCH else HOLDING_BACK
         marked = _latest_mark(conn)
-        moved = max((one.at for one in read.interventions(conn) if one.move in kin), default=-1)
+        moves = [one for one in read.interventions(conn) if one.move in kin]
         if at is not None and at <= marked and not stops:
             raise InputError(
                 field="--at",
                 value=iso(at),
                 expected=f"a time after {iso(marked)}, which is decided already",
             )
-        stood = [one.at for one in read.interventions(conn) if one.move is kin[0] and one.at <= now]
-        if at is not None and not stops and at < max(stood, default=-1):
+        stood = max((one.at for one in moves if one.move is kin[0] and one.at <= now), default=-1)
+        if at is not None and not stops and at < stood:
             raise InputError(
                 field="--at",
                 value=iso(at),
-                expected=f"a time from {iso(max(stood))} on, when the last {kin[0]} was ordered",
+                expected=f"a time from {iso(stood)} on, when the last {kin[0]} was ordered",
             )
         effective = max(now if at is None else at, marked + 1)
         # A kill is not undone by a reset that is still to come; a planned kill outlives a reset.
-        moments = {effective, max(effective, moved)} if stops else {effective}
+        latest = max((one.at for one in moves), default=-1)
+        moments = {effective, max(effective, latest)} if stops else {effective}
         for moment in sorted(moments):
             write.add_intervention(conn, moment, move, reason.strip(), who or user_name(), now)
     return effective

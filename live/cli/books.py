@@ -41,12 +41,8 @@ def kill(project: Project, as_json: bool, **asked: Any) -> None:
 
     No entry passes until a person resets it; exits and stops go on.
     """
-    from research.candles import utc_ms
-
-    moved = _moved(project, "kill", **asked)
-    start = since(utc_ms(moved["effective_from"]))
-    said = f"Tripped: no entry passes from {start} on. Exits and stops go on."
-    answer(as_json, moved, said)
+    said = "Tripped: no entry passes from {} on. Exits and stops go on."
+    _move(project, as_json, "kill", said, **asked)
 
 
 @click.command()
@@ -54,11 +50,7 @@ def kill(project: Project, as_json: bool, **asked: Any) -> None:
 @pass_project
 def reset(project: Project, as_json: bool, **asked: Any) -> None:
     """Let trading start, or go on after a trip. Every account's peak becomes its equity."""
-    from research.candles import utc_ms
-
-    moved = _moved(project, "reset", **asked)
-    start = since(utc_ms(moved["effective_from"]))
-    answer(as_json, moved, f"Reset: trading may go on from {start}.")
+    _move(project, as_json, "reset", "Reset: trading may go on from {}.", **asked)
 
 
 @click.command(name="reduce-only")
@@ -69,11 +61,8 @@ def reduce_only(project: Project, as_json: bool, **asked: Any) -> None:
 
     Exits and stops go on. Milder than kill: nothing is cancelled or sold, and the peak stays.
     """
-    from research.candles import utc_ms
-
-    moved = _moved(project, "reduce", **asked)
-    start = since(utc_ms(moved["effective_from"]))
-    answer(as_json, moved, f"Reduce-only: no entry passes from {start} on. Exits and stops go on.")
+    said = "Reduce-only: no entry passes from {} on. Exits and stops go on."
+    _move(project, as_json, "reduce", said, **asked)
 
 
 @click.command()
@@ -81,11 +70,8 @@ def reduce_only(project: Project, as_json: bool, **asked: Any) -> None:
 @pass_project
 def resume(project: Project, as_json: bool, **asked: Any) -> None:
     """Let entries pass again after reduce-only. The kill switch stays as it is."""
-    from research.candles import utc_ms
-
-    moved = _moved(project, "resume", **asked)
-    start = since(utc_ms(moved["effective_from"]))
-    answer(as_json, moved, f"Resumed: entries may pass from {start}, if the kill switch lets them.")
+    said = "Resumed: entries may pass from {}, if the kill switch lets them."
+    _move(project, as_json, "resume", said, **asked)
 
 
 def has_books(settings: Settings, mode: str) -> bool:
@@ -105,18 +91,27 @@ def tripped_notice(settings: Settings, mode: str, name: str, slot: int) -> str |
     url = settings.replay_database_url if mode == "replay" else settings.database_url
     with closing(open_ledger(url)) as ledger, ledger.reading() as conn:
         switch = switch_status(conn, slot)
-    if not switch.tripped and name not in switch.tripped_accounts:
-        if switch.reducing is None:
-            return None
-        return 'Reduce-only: entries are refused until `candlebook resume --reason "..."`.'
-    what = f"The kill switch of {mode}" if switch.tripped else f"The drawdown limit of {name}"
-    reset = f'candlebook reset{" --replay" if mode == "replay" else ""} --reason "..."'
-    return f"{what} is tripped: entries are refused until `{reset}`."
+    if switch.tripped:
+        what, command = f"The kill switch of {mode} is tripped", "reset"
+    elif name in switch.tripped_accounts:
+        what, command = f"The drawdown limit of {name} is tripped", "reset"
+    elif switch.reducing is not None:
+        what, command = "Reduce-only", "resume"
+    else:
+        return None
+    books = " --replay" if mode == "replay" else ""
+    return f'{what}: entries are refused until `candlebook {command}{books} --reason "..."`.'
+
+
+def _move(project: Project, as_json: bool, move: str, said: str, **asked: Any) -> None:
+    """Move and tell; ``said`` has room for the time from which it holds."""
+    moved, effective = _moved(project, move, **asked)
+    answer(as_json, moved, said.format(since(effective)))
 
 
 def _moved(
     project: Project, move: str, reason: str, at: int | None, replay: bool, who: str | None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], int]:
     from live import kill_switch
     from live.paper import books_now, open_books
 
@@ -130,10 +125,11 @@ def _moved(
             "resume": kill_switch.resume,
         }
         effective = acts[move](ledger, reason, books_now(ledger, mode), at=at, who=name)
-    return {
+    moved = {
         "move": move,
         "mode": mode,
         "effective_from": moment(effective),
         "reason": reason.strip(),
         "who": name,
     }
+    return moved, effective
