@@ -21,11 +21,11 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from research.account import Account
-from research.candles import DAY, CandleSet
+from research.candles import CandleSet
 from research.cluster.chunk import Common, Found, code_of, libraries, packed
 from research.errors import InputError
 from research.indicators import Bank
-from research.rows import course_of, figures_of_rows
+from research.rows import Course, course_of, figures_of_rows
 from research.strategy import Strategy
 
 __all__ = ["Job", "Place", "place_of", "rows_a_chunk", "rows_on_cluster"]
@@ -162,10 +162,12 @@ def rows_on_cluster(
     there or loses all its workers, WorkerDiffers for a worker that would compute something else,
     and what the strategy itself raises.
     """
-    key, common = uuid.uuid4().hex, packed(_common(job, positions), "the sweep")
+    course = course_of(job.candles, job.start, job.account)
+    key, common = uuid.uuid4().hex, packed(_common(job, course, positions), "the sweep")
+    days = len(course.day_ends) if job.wants_daily else 0
     bars = sum(len(one) for one in job.candles)
     with _opened(place, len(common)) as crew:
-        size = rows_a_chunk(len(positions), bars, crew.workers(), _days(job))
+        size = rows_a_chunk(len(positions), bars, crew.workers(), days)
         chunks = [positions[first : first + size] for first in range(0, len(positions), size)]
         sent = [
             packed(tuple(job.strategies[i] for i in chunk), job.strategies[chunk[0]].name)
@@ -174,14 +176,6 @@ def rows_on_cluster(
         with closing(crew.computed(key, common, sent)) as done:
             for i, found in done:
                 yield chunks[i], found
-
-
-def _days(job: Job) -> int:
-    if not job.wants_daily:
-        return 0
-    first = min(int(one.ts[0]) for one in job.candles)
-    last = max(int(one.ts[-1]) for one in job.candles)
-    return (last - first) // DAY + 2
 
 
 def _opened(place: Place, size: int) -> AbstractContextManager[Crew]:
@@ -194,11 +188,10 @@ def _opened(place: Place, size: int) -> AbstractContextManager[Crew]:
     return ray_crew(place.address, place.workers, size)
 
 
-def _common(job: Job, positions: Sequence[int]) -> Common:
+def _common(job: Job, course: Course, positions: Sequence[int]) -> Common:
     """What every chunk needs, with the rows that a worker has to find as they were found here."""
     chosen = sorted({positions[0], positions[len(positions) // 2], positions[-1]})
     control = [job.strategies[i] for i in chosen]
-    course = course_of(job.candles, job.start, job.account)
     rows = figures_of_rows(control, course, job.account, Bank(job.bank_bytes))
     return Common(
         candles=job.candles,

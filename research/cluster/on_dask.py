@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from research.cluster.chunk import REMEDY, Found, compute_chunk, forget, worker_name
+from research.cluster.losses import ALONE_SECONDS, chunk_lost, nobody_left
 from research.cluster.processes import child_environment
 from research.errors import ClusterError, WorkerDiffers
 
@@ -22,8 +23,6 @@ __all__ = ["dask_crew"]
 
 CONNECT_SECONDS: Final = 15
 START_SECONDS: Final = 60
-# How long a cluster may be without any worker (they restart, machines come and go).
-ALONE_SECONDS: Final = 60
 LOOPBACK: Final = "127.0.0.1"
 
 
@@ -209,9 +208,7 @@ class DaskCrew:
                 if self._has_workers():
                     alone_since = time.monotonic()
                 elif time.monotonic() - alone_since > ALONE_SECONDS:
-                    raise ClusterError(
-                        f"no worker is left since {ALONE_SECONDS} seconds", field=self.address
-                    ) from None
+                    raise nobody_left(self.address) from None
 
     def _has_workers(self) -> bool:
         with contextlib.suppress(OSError, TimeoutError):
@@ -224,12 +221,7 @@ class DaskCrew:
         try:
             found: Found = task.result()
         except (KilledWorker, CancelledError) as err:
-            raise ClusterError(
-                f"a chunk was lost with every worker that tried it: {err}",
-                field=self.address,
-                remedy="Does a worker run out of memory? knowledge/sweeps_on_many_machines.md has "
-                "what one takes.",
-            ) from err
+            raise chunk_lost(err, self.address) from err
         except ImportError as err:
             raise WorkerDiffers(
                 f"a worker lacks code of the sweep: {err}", field=self.address, remedy=REMEDY

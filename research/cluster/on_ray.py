@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from research.cluster.chunk import REMEDY, Found, compute_chunk
+from research.cluster.losses import ALONE_SECONDS, chunk_lost, nobody_left
 from research.cluster.processes import child_environment, environment_of
 from research.errors import ClusterError, InputError, WorkerDiffers
 
 __all__ = ["ray_crew"]
 
 LOOPBACK: Final = "127.0.0.1"
-ALONE_SECONDS: Final = 60
 # Ray refuses a smaller store.
 SMALLEST_STORE: Final = 80 * 2**20
 # Deaths of a worker that one chunk may survive.
@@ -187,9 +187,7 @@ class RayCrew:
                 if self.workers():
                     alone_since = time.monotonic()
             if time.monotonic() - alone_since > ALONE_SECONDS:
-                raise ClusterError(
-                    f"no worker is left since {ALONE_SECONDS} seconds", field=self.address
-                )
+                raise nobody_left(self.address)
 
     def _result(self, done: Any) -> Found:
         try:
@@ -213,12 +211,7 @@ class RayCrew:
         except self.ray.exceptions.RayTaskError:
             raise
         except (self.ray.exceptions.RayError, ConnectionError) as err:
-            raise ClusterError(
-                f"a chunk was lost with every worker that tried it: {err}",
-                field=self.address,
-                remedy="Does a worker run out of memory? knowledge/sweeps_on_many_machines.md has "
-                "what one takes.",
-            ) from err
+            raise chunk_lost(err, self.address) from err
 
 
 def _chunk(key: str, shared: list[Any], chunk: bytes) -> Found:

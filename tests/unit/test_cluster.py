@@ -18,6 +18,7 @@ from research.cluster import Job, Place, place_of, rows_a_chunk
 from research.cluster import chunk as worker
 from research.cluster.chunk import Common, code_of, compute_chunk, forget, packed
 from research.errors import InputError, WorkerDiffers
+from research.rows import course_of
 from research.search import sweep
 from research.strategies.sma_crossover import SmaCrossover
 from research.strategy import Strategy
@@ -32,7 +33,8 @@ def made() -> CandleSet:
 
 def common(**changes: Any) -> Common:
     job = Job(STRATEGIES, made(), Account(), None, 2**20)
-    return dataclasses.replace(cluster._common(job, range(4)), **changes)
+    course = course_of(job.candles, job.start, job.account)
+    return dataclasses.replace(cluster._common(job, course, range(4)), **changes)
 
 
 def computed(asked: Common) -> list[Any]:
