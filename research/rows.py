@@ -26,7 +26,14 @@ from research.metrics import Metrics, Tally, metrics_of, opening_tally, tally_ba
 from research.risk import Rules, rules_for
 from research.state import Log, State, as_arrays, clear_row, new_log, opening_state
 from research.strategy import Strategy, compute_targets, raw_targets
-from research.stretch import Scratch, find_busy, is_restless, new_scratch, quiet_stretch
+from research.stretch import (
+    Scratch,
+    find_busy,
+    is_invested,
+    is_restless,
+    new_scratch,
+    quiet_stretch,
+)
 from research.tape import Place, Tape, blank_tape
 
 __all__ = ["ROW_MODULES", "Course", "Row", "course_of", "figures_of_rows", "live_through"]
@@ -143,7 +150,7 @@ def live_through(
                 i = i + 1
             stop = busy[i] if i < count else bars
             pause = stop  # a day's end, where equity is to be noted and will move on
-            if day < days and _is_invested(state):
+            if day < days and is_invested(state):
                 pause = min(stop, scratch.day_ends[day] + 1)
             t, state, tally = quiet_stretch(state, tape, t, pause, rules, tally, scratch)
             day = _note_days(scratch, day, t, state.equity)
@@ -157,13 +164,6 @@ def live_through(
         t = t + 1
         day = _note_days(scratch, day, t, state.equity)
     return bars, state, tally
-
-
-def _is_invested(state: State) -> bool:
-    held = False
-    for s in range(len(state.lots)):
-        held = held or state.lots[s] != 0
-    return held
 
 
 def _note_days(scratch: Scratch, day: int, t: int, equity: float) -> int:

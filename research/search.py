@@ -314,10 +314,6 @@ def _rows(work: _Work, order: Sequence[int], progress: bool | None) -> list[Row]
     """
     rows: dict[int, Row] = {} if work.kept is None else work.kept.read(work.returns)
     left = [i for i in order if i not in rows]
-    workers = min(os.cpu_count() or 1, max(1, len(left) // ROWS_A_WORKER))
-    size = max(1, min(LARGEST_CHUNK, -(-len(left) // workers)))
-    chunks = [left[first : first + size] for first in range(0, len(left), size)]
-    course, bank = course_of(work.candles, work.start, work.account), Bank(BANK_BYTES)
     bar = tqdm(
         total=len(order),
         initial=len(order) - len(left),
@@ -326,24 +322,35 @@ def _rows(work: _Work, order: Sequence[int], progress: bool | None) -> list[Row]
         disable=silent(progress),
         leave=False,
     )
+    with bar:
+        if work.place is None:
+            rows.update(_rows_here(work, left, bar.update))
+        elif left:
+            rows.update(_rows_of_cluster(work, work.place, left, bar.update))
+    return [rows[i] for i in range(len(work.strategies))]
+
+
+def _rows_here(work: _Work, left: Sequence[int], on_rows: Callable[..., Any]) -> dict[int, Row]:
+    """The rows that are ``left``, on every core, kept as they are done."""
+    workers = min(os.cpu_count() or 1, max(1, len(left) // ROWS_A_WORKER))
+    size = max(1, min(LARGEST_CHUNK, -(-len(left) // workers)))
+    chunks = [left[first : first + size] for first in range(0, len(left), size)]
+    course, bank = course_of(work.candles, work.start, work.account), Bank(BANK_BYTES)
 
     def compute(chunk: Sequence[int]) -> list[Row]:
         chosen = [work.strategies[i] for i in chunk]
         daily: Floats | None = None
         if work.returns is not None:
             daily = np.empty((len(chunk), len(course.day_ends)))
-        found = figures_of_rows(chosen, course, work.account, bank, bar.update, daily)
+        found = figures_of_rows(chosen, course, work.account, bank, on_rows, daily)
         _keep(work, chunk, found, daily)
         return found
 
-    if work.place is not None and left:
-        with bar:
-            rows.update(_rows_of_cluster(work, work.place, left, bar.update))
-        return [rows[i] for i in range(len(work.strategies))]
-    with bar, ThreadPoolExecutor(workers, thread_name_prefix="sweep") as pool:
+    rows: dict[int, Row] = {}
+    with ThreadPoolExecutor(workers, thread_name_prefix="sweep") as pool:
         for chunk, found in zip(chunks, pool.map(compute, chunks), strict=True):
             rows.update(zip(chunk, found, strict=True))
-    return [rows[i] for i in range(len(work.strategies))]
+    return rows
 
 
 def _keep(work: _Work, chunk: Sequence[int], found: Sequence[Row], daily: Floats | None) -> None:

@@ -23,7 +23,7 @@ from research.risk import Rules, daily_loss_reached, drawdown_reached, quantity_
 from research.state import State
 from research.tape import Tape
 
-__all__ = ["Scratch", "find_busy", "is_restless", "new_scratch", "quiet_stretch"]
+__all__ = ["Scratch", "find_busy", "is_invested", "is_restless", "new_scratch", "quiet_stretch"]
 
 # Bars whose divisions are done together: long enough for vector instructions, short enough that
 # little is done in vain where a stretch ends, and that all of it stays in the nearest cache.
@@ -131,6 +131,14 @@ def is_restless(state: State, rules: Rules) -> bool:
     return False
 
 
+def is_invested(state: State) -> bool:
+    """Whether anything is held."""
+    held = False
+    for s in range(len(state.lots)):
+        held = held or state.lots[s] != 0
+    return held
+
+
 def quiet_stretch(
     state: State, tape: Tape, t: int, stop: int, rules: Rules, tally: Tally, scratch: Scratch
 ) -> tuple[int, State, Tally]:
@@ -138,10 +146,7 @@ def quiet_stretch(
 
     ``stop`` is the next busy bar. The sequences of ``state`` are changed in place.
     """
-    held = False
-    for s in range(len(state.lots)):
-        held = held or state.lots[s] != 0
-    if not held:
+    if not is_invested(state):
         return _flat_stretch(state, tape, t, stop, rules, tally)
     if len(state.lots) == 1:
         return _held_alone(state, tape, t, stop, rules, tally, scratch)

@@ -108,7 +108,7 @@ def off_by_a_day(scratch: Any, day: int, t: int, equity: float) -> int:
 @pytest.mark.parametrize(
     ("name", "broken"),
     [
-        ("_is_invested", lambda _: False),  # runs past a day's end while something is held
+        ("is_invested", lambda _: False),  # runs past a day's end while something is held
         ("_note_days", lambda _scratch, day, *_: day),
         ("_note_days", off_by_a_day),
     ],
