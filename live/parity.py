@@ -36,7 +36,7 @@ from research.engine import open_phase
 from research.errors import ArtefactTampered, DataError, ParityBroken, UnknownNameError
 from research.promotion import Artefact, require_unchanged
 from research.state import Log, State, copied, new_log
-from research.tape import Tape, tape_of
+from research.tape import opening_row, tape_of
 
 __all__ = ["Difference", "Parity", "compare", "require_parity"]
 
@@ -210,9 +210,7 @@ def _open_after(run: Backtest, account: AccountRow, candles: CandleSet) -> tuple
         return state, Rows()  # a cursor behind its own marks was edited; what it led to shows below
     closed = {one.symbol: one.between(bar, bar + 1).open for one in candles}
     opens = account.seen_opens or {s: float(o[0]) for s, o in closed.items() if len(o)}
-    prices = [opens.get(symbol, math.nan) for symbol in run.symbols]
-    present = [symbol in opens for symbol in run.symbols]
-    row = Tape([bar], [prices], None, None, None, None, [present], None, None, None, None)
+    row = opening_row(bar + candles.bar_ms, [opens.get(symbol) for symbol in run.symbols])
     log = Log(*(column.tolist() for column in new_log(1, len(run.symbols))))
     state = open_phase(state, row, 0, run.rules, log, 0)
     return state, open_rows(run.desk, log, 0, bar)

@@ -37,7 +37,14 @@ from research.promotion import Artefact
 from research.risk import rules_for
 from research.state import Log, copied, new_log, opening_state
 from research.strategy import Strategy, Targets, compute_targets
-from research.tape import Tape, candle_positions, event_between, row_of, tape_of
+from research.tape import (
+    Tape,
+    candle_positions,
+    event_between,
+    opening_row,
+    row_of,
+    tape_of,
+)
 
 __all__ = ["Plan", "Progress", "Session", "advance", "plan_of"]
 
@@ -353,20 +360,7 @@ def _open_forming(session: Session, plan: Plan, account: AccountRow, now: int) -
     opens = {symbol: price for symbol, (ts, price) in seen.items() if ts == bar}
     if set(opens) != set(plan.desk.symbols):
         return 0
-    columns = [[opens[symbol] for symbol in plan.desk.symbols]]
-    row = Tape(
-        close_time=[bar + bar_ms],
-        open=columns,
-        high=None,
-        low=None,
-        close=None,
-        volume=None,
-        present=[[True] * len(opens)],
-        target=None,
-        fresh=None,
-        volatility=None,
-        events=None,
-    )
+    row = opening_row(bar + bar_ms, [opens[symbol] for symbol in plan.desk.symbols])
     return _do_open(session, plan, len(plan.opens), row, opens, now)
 
 

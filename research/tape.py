@@ -28,6 +28,7 @@ __all__ = [
     "candle_positions",
     "event_between",
     "first_bar",
+    "opening_row",
     "row_of",
     "tape_of",
     "yearly_volatility",
@@ -196,6 +197,15 @@ def candle_positions(candles: CandleSet, tape: Tape) -> Ints:
         here = tape.present[:, s]
         position[here, s] = np.searchsorted(one.ts, opens[here])
     return position
+
+
+def opening_row(close_time: int, opens: Sequence[float | None]) -> Tape:
+    """All that is known of a bar as it opens: one open a symbol, None where there is none yet."""
+    known = dict.fromkeys(Tape._fields)
+    known["close_time"] = [close_time]
+    known["open"] = [[math.nan if price is None else price for price in opens]]
+    known["present"] = [[price is not None for price in opens]]
+    return Tape(**known)
 
 
 def row_of(tape: Tape, t: int) -> Tape:
