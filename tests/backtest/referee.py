@@ -9,6 +9,7 @@ floats, which is exact for such a step and loses a lot of a decimal one more oft
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ import talib
 from research.account import WEEKDAYS, Account, Filters, Limits, Stops, TradingHours
 from research.backtesting import Backtest
 from research.candles import Candles, CandleSet, find_gaps
+from research.settings import load_settings
 
 __all__ = [
     "AGREED",
@@ -27,6 +29,7 @@ __all__ = [
     "EVERY_STOP",
     "TEN",
     "accepting_gaps",
+    "account_of",
     "by_orders",
     "by_signals",
     "disagreements",
@@ -74,6 +77,12 @@ def worst_difference(run: Backtest, equity: Any) -> float:
     assert theirs.shape == run.log.equity.shape
     difference = np.abs(theirs / run.log.equity - 1.0)
     return math.inf if np.isnan(difference).any() else float(difference.max())
+
+
+def account_of(symbols: Sequence[str], limits: Limits | None, stops: Stops) -> Account:
+    """The project's own fees, slippage and lots of the exchange, under other limits and stops."""
+    settings = load_settings(Path(__file__).resolve().parents[2], {})
+    return settings.account(symbols).model_copy(update={"limits": limits, "stops": stops})
 
 
 def accepting_gaps(series: list[Candles], source: str) -> CandleSet:

@@ -22,16 +22,20 @@ from research.backtesting import Backtest, backtest
 from research.candles import COLUMNS, Candles, CandleSet, Floats, utc_ms
 from research.errors import InputError
 from research.metrics import METRICS
-from research.settings import load_settings
 from research.state import Log
 from research.strategies.rsi_reversal import RsiReversal
 from research.strategies.sma_crossover import SmaCrossover
 from research.strategy import Action, Strategy
 from research.synthetic import synthetic_candles
 from research.vectorbt_adapter import portfolio_of
-from tests.backtest.referee import AGREED, accepting_gaps, real_hours, worst_difference
+from tests.backtest.referee import (
+    AGREED,
+    accepting_gaps,
+    account_of,
+    real_hours,
+    worst_difference,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
 
 ALL_STOPS = Stops(stop_loss_pct=3, take_profit_pct=5, trailing_stop_pct=2)
@@ -54,11 +58,6 @@ def candles(request: pytest.FixtureRequest) -> CandleSet:
     return chosen
 
 
-def account_of(limits: Limits | None, stops: Stops) -> Account:
-    settings = load_settings(ROOT, {})
-    return settings.account(SYMBOLS).model_copy(update={"limits": limits, "stops": stops})
-
-
 @pytest.mark.parametrize(
     ("strategy", "stops", "limits"),
     [
@@ -72,7 +71,7 @@ def account_of(limits: Limits | None, stops: Stops) -> Account:
 def test_equity_agrees_with_vectorbt_s_account_of_the_fills(
     candles: CandleSet, strategy: Strategy, stops: Stops, limits: Limits | None
 ) -> None:
-    run = backtest(strategy, candles, account_of(limits, stops))
+    run = backtest(strategy, candles, account_of(SYMBOLS, limits, stops))
     assert len(run.fill_list) > 20
     assert worst_difference(run, run.portfolio.value()) < AGREED
 
@@ -88,7 +87,7 @@ def in_part(candles: CandleSet) -> CandleSet:
 
 def test_it_agrees_where_symbols_come_late_leave_early_or_have_holes(candles: CandleSet) -> None:
     part = in_part(candles)
-    run = backtest(SmaCrossover(), part, account_of(LIMITED, ALL_STOPS))
+    run = backtest(SmaCrossover(), part, account_of(SYMBOLS, LIMITED, ALL_STOPS))
     assert {fill.symbol for fill in run.fill_list} == set(SYMBOLS)
     assert not run.tape.present.all(axis=0).any()
     assert worst_difference(run, run.portfolio.value()) < AGREED
@@ -96,13 +95,13 @@ def test_it_agrees_where_symbols_come_late_leave_early_or_have_holes(candles: Ca
 
 def test_it_agrees_where_trading_starts_later(candles: CandleSet) -> None:
     start = int(candles.clock()[1000])
-    run = backtest(SmaCrossover(), candles, account_of(LIMITED, Stops()), trade_from=start)
+    run = backtest(SmaCrossover(), candles, account_of(SYMBOLS, LIMITED, Stops()), trade_from=start)
     assert len(run.portfolio.value()) == len(run.equity) < len(candles.clock())
     assert worst_difference(run, run.portfolio.value()) < AGREED
 
 
 def test_the_portfolio_has_the_run_s_symbols_times_cash_and_orders(made_up: CandleSet) -> None:
-    run = backtest(SmaCrossover(), made_up, account_of(LIMITED, ALL_STOPS))
+    run = backtest(SmaCrossover(), made_up, account_of(SYMBOLS, LIMITED, ALL_STOPS))
     portfolio = run.portfolio
     assert list(portfolio.wrapper.columns) == SYMBOLS
     assert portfolio.wrapper.index.equals(run.close_time)
@@ -197,7 +196,7 @@ def one_stop_missed(run: Backtest) -> Backtest:
 def test_a_broken_simulator_is_caught(
     made_up: CandleSet, broken: Callable[[Backtest], Backtest]
 ) -> None:
-    run = backtest(SmaCrossover(), made_up, account_of(LIMITED, ALL_STOPS))
+    run = backtest(SmaCrossover(), made_up, account_of(SYMBOLS, LIMITED, ALL_STOPS))
     assert worst_difference(run, portfolio_of(run).value()) < AGREED
     bad = broken(run)
     assert worst_difference(bad, portfolio_of(bad).value()) > AGREED
@@ -225,7 +224,7 @@ def figures_by_vectorbt(portfolio: Any) -> dict[str, float]:
     ids=["sma", "rsi with stops"],
 )
 def test_figures_equal_vectorbt_s(candles: CandleSet, strategy: Strategy, stops: Stops) -> None:
-    run = backtest(strategy, candles, account_of(LIMITED, stops))
+    run = backtest(strategy, candles, account_of(SYMBOLS, LIMITED, stops))
     theirs = figures_by_vectorbt(run.portfolio)
     assert run.metrics.trades > 5
     for name, value in theirs.items():

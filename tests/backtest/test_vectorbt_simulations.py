@@ -18,7 +18,6 @@ import pytest
 from research.account import Account, Filters, Limits, Stops
 from research.backtesting import Backtest, backtest
 from research.candles import Candles, CandleSet
-from research.settings import load_settings
 from research.state import Log
 from research.strategies.rsi_reversal import RsiReversal
 from research.strategies.sma_crossover import SmaCrossover
@@ -30,6 +29,7 @@ from tests.backtest.referee import (
     EVERY_STOP,
     TEN,
     accepting_gaps,
+    account_of,
     by_orders,
     by_signals,
     disagreements,
@@ -39,7 +39,6 @@ from tests.backtest.referee import (
     worst_difference,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 MADE_UP = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 ALL_STOPS = Stops(stop_loss_pct=3, take_profit_pct=5, trailing_stop_pct=2)
 ROOMY = Limits(max_position_pct=30, max_drawdown_pct=100, max_daily_loss_pct=100, max_positions=6)
@@ -59,12 +58,6 @@ def made_up() -> CandleSet:
 def candles(request: pytest.FixtureRequest) -> CandleSet:
     chosen: CandleSet = request.getfixturevalue(request.param)
     return chosen
-
-
-def account_of(limits: Limits | None, stops: Stops) -> Account:
-    """The project's own fees, slippage and lots of the exchange, under other limits and stops."""
-    settings = load_settings(ROOT, {})
-    return settings.account(list(TEN)).model_copy(update={"limits": limits, "stops": stops})
 
 
 # --- our orders, by from_orders
@@ -92,7 +85,7 @@ def account_of(limits: Limits | None, stops: Stops) -> Account:
 def test_one_account_of_all_symbols_is_what_vectorbt_makes_of_its_orders(
     candles: CandleSet, strategy: Strategy, limits: Limits | None, stops: Stops
 ) -> None:
-    run = backtest(strategy, candles, account_of(limits, stops))
+    run = backtest(strategy, candles, account_of(TEN, limits, stops))
     assert len(run.fill_list) > 50
     assert bool(run.log.stop_lots.any()) == (stops != Stops())
     assert disagreements(run, by_orders(run)) == []
@@ -104,7 +97,7 @@ def test_each_symbol_all_in_is_what_vectorbt_makes_of_its_orders(
 ) -> None:
     for stops in (Stops(), ALL_STOPS):
         alone = accepting_gaps([real[symbol]], "one")
-        run = backtest(SmaCrossover(), alone, account_of(None, stops))
+        run = backtest(SmaCrossover(), alone, account_of(TEN, None, stops))
         assert run.metrics.trades > 300
         assert disagreements(run, by_orders(run)) == []
 
@@ -144,7 +137,7 @@ def nudged(run: Backtest, name: str, nudge: Callable[[Any], Any]) -> Backtest:
 def test_a_broken_simulator_is_caught_by_what_it_broke(
     made_up: CandleSet, broken: Callable[[Backtest], Backtest], noticed: str
 ) -> None:
-    run = backtest(SmaCrossover(), made_up, account_of(ROOMY, ALL_STOPS))
+    run = backtest(SmaCrossover(), made_up, account_of(TEN, ROOMY, ALL_STOPS))
     assert disagreements(run, by_orders(run)) == []
     bad = broken(run)
     assert noticed in disagreements(bad, by_orders(bad))
@@ -152,7 +145,7 @@ def test_a_broken_simulator_is_caught_by_what_it_broke(
 
 @pytest.mark.parametrize("changes", [{"fees": 0.0}, {"slippage": 0.0}, {"init_cash": 10_000.01}])
 def test_another_account_is_another_account(made_up: CandleSet, changes: dict[str, Any]) -> None:
-    run = backtest(SmaCrossover(), made_up, account_of(ROOMY, ALL_STOPS))
+    run = backtest(SmaCrossover(), made_up, account_of(TEN, ROOMY, ALL_STOPS))
     assert "equity" in disagreements(run, by_orders(run, **changes))
 
 
@@ -170,7 +163,7 @@ def test_vectorbt_s_rounding_to_a_decimal_step_loses_lots_that_the_engine_keeps(
     made_up: CandleSet,
 ) -> None:
     """So it is given whole sizes, or steps that are powers of two, and never asked to round."""
-    run = backtest(SmaCrossover(), made_up, account_of(ROOMY, ALL_STOPS))
+    run = backtest(SmaCrossover(), made_up, account_of(TEN, ROOMY, ALL_STOPS))
     steps = [float(run.account.filters_for(symbol).lot_step) for symbol in run.symbols]
     rounded = by_orders(run, size_granularity=np.array([steps]))
     assert "size" in disagreements(run, rounded) or "orders" in disagreements(run, rounded)
