@@ -55,6 +55,7 @@ __all__ = [
     "backtest",
     "require_bars",
     "require_tradable",
+    "rerun",
     "run_tape",
 ]
 
@@ -154,6 +155,21 @@ def backtest(
     for a gap that nobody has accepted, InputError for a start that leaves nothing to trade and for
     what is no strategy, candles or account.
     """
+    return rerun(
+        strategy, candles, account, trade_from=trade_from, interventions=interventions, name=name
+    )
+
+
+def rerun(
+    strategy: Strategy,
+    candles: CandleSet | Candles,
+    account: Account | None = None,
+    *,
+    trade_from: str | int | None = None,
+    interventions: Sequence[Intervention] = (),
+    name: str = "backtest",
+) -> Backtest:
+    """A ``backtest`` that is no new trial: what judges, verifies or audits a run calls this."""
     candles = as_candle_set(candles)
     _require_instance(strategy)
     require_tradable(candles)

@@ -29,7 +29,7 @@ from research.artefact import (
     sections,
     write_artefact,
 )
-from research.backtesting import Backtest, backtest
+from research.backtesting import Backtest, rerun
 from research.candles import DAY, CandleSet, iso, utc_ms
 from research.code_hash import code_hashes
 from research.errors import ArtefactExpired, ArtefactTampered, InputError, PromotionRefused
@@ -252,7 +252,7 @@ def _described(exchange: str, symbols: tuple[str, ...], timeframe: str) -> str:
 def reproduce(artefact: Artefact, candles: CandleSet) -> Backtest:
     """Run the promoted backtest again; returns it. Raises ArtefactTampered where it traded
     differently from the one that was promoted."""
-    run = backtest(
+    run = rerun(
         artefact.strategy.build(),
         artefact.research_candles(candles),
         artefact.account,

@@ -23,9 +23,9 @@ from research.backtesting import (
     Backtest,
     account_for,
     as_candle_set,
-    backtest,
     require_bars,
     require_tradable,
+    rerun,
 )
 from research.candles import Candles, CandleSet, Floats, Ints, utc_ms
 from research.cluster import Job, Place, place_of, rows_on_cluster
@@ -242,7 +242,7 @@ class Sweep:
     def run(self, strategy: Strategy | None = None, name: str = "backtest") -> Backtest:
         """One row as a whole backtest; the best by Sharpe ratio unless a strategy is given."""
         chosen = strategy or self.best()
-        return backtest(chosen, self.candles, self.account, trade_from=self.trade_from, name=name)
+        return rerun(chosen, self.candles, self.account, trade_from=self.trade_from, name=name)
 
     def heatmap(
         self, metric: str = "sharpe", x: str | None = None, y: str | None = None

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("vectorbt", "llama_index", "openai", "jupyterlab", "notebook", "optuna")
-HEAVY = (*HEAVY, "dask", "distributed", "ray")
+HEAVY = (*HEAVY, "dask", "distributed", "ray", "arch", "skfolio", "sklearn", "statsmodels")
 # The fold and what surrounds one bar need, beyond that, no compiler, no charts and no shell.
 INTERPRETED = (*HEAVY, "IPython", "numba", "plotly")
 
