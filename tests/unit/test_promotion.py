@@ -268,7 +268,7 @@ def test_reproduce_finds_an_engine_that_trades_differently(
         account = artefact.account.model_copy(update={"fee_rate": 0.002})
         return backtest(args[0], args[1], account, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(promotion, "backtest", dearer)
+    monkeypatch.setattr(promotion, "rerun", dearer)
     with pytest.raises(ArtefactTampered, match="trend: orders"):
         reproduce(artefact, candles)
 
