@@ -33,12 +33,15 @@ __all__ = [
     "WEEKDAYS",
     "Account",
     "Complaint",
+    "Count",
     "FeeRate",
     "Filters",
+    "Finite",
     "Frozen",
     "Limits",
     "Percent",
     "Positive",
+    "Share",
     "Size",
     "SlippageBps",
     "Step",
@@ -213,6 +216,8 @@ Percent = Annotated[float, _Number, Field(gt=0, le=100, allow_inf_nan=False)]
 PartPercent = Annotated[float, _Number, Field(gt=0, lt=100, allow_inf_nan=False)]
 FeeRate = Annotated[float, _Number, Field(ge=0, lt=0.1, allow_inf_nan=False)]
 SlippageBps = Annotated[float, _Number, Field(ge=0, lt=1000, allow_inf_nan=False)]
+Finite = Annotated[float, _Number, Field(allow_inf_nan=False)]
+Share = Annotated[float, _Number, Field(ge=0, le=1, allow_inf_nan=False)]
 Step = Annotated[Decimal, _Number, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[Decimal, _Number, Field(ge=0, allow_inf_nan=False)]
 # A year of minutes is 525,600; the largest count is far past any use, and far below overflow.

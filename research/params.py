@@ -1,8 +1,8 @@
 """What may stand in params/*.yaml and in the environment: one model a file.
 
-``GeneralFile`` is settings.yaml, ``RiskFile`` risk_limits.yaml, ``FilterSnapshot`` a file in
-params/filters/, ``Environment`` what comes from variables alone. An unknown key is refused; a
-key that is left out keeps the default that stands here or in account.py.
+``GeneralFile`` is settings.yaml, ``RiskFile`` risk_limits.yaml, ``PromotionFile`` promotion.yaml,
+``FilterSnapshot`` a file in params/filters/, ``Environment`` what comes from variables alone. An
+unknown key is refused; a key that is left out keeps the default that stands here or in account.py.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ from pydantic import (
 )
 
 from research.account import (
+    Count,
     FeeRate,
     Filters,
+    Finite,
     Frozen,
     Limits,
     Percent,
     Positive,
+    Share,
     SlippageBps,
     Step,
     Stops,
@@ -43,11 +46,13 @@ __all__ = [
     "Environment",
     "FilterSnapshot",
     "GeneralFile",
+    "PromotionFile",
     "RiskFile",
     "StrategiesFile",
     "StrategySettings",
     "SymbolSettings",
     "SymbolsFile",
+    "Thresholds",
     "Timeframe",
     "snapshot_text",
 ]
@@ -221,6 +226,32 @@ class RiskFile(_Section):
     def _risk_has_a_stop(self) -> RiskFile:
         require_stop_to_size_by(self.limits, self.stops)
         return self
+
+
+class Thresholds(Frozen):
+    """What a run must show to be promoted; None shows a figure and refuses nothing by it.
+
+    ``max_random_entry_p`` holds after the effective number of tries; Sharpe ratios are a year's.
+    params/promotion.yaml says what each is.
+    """
+
+    life_days: Annotated[Count, Field(le=3650)] = 90
+    look_ahead_points: Annotated[Count, Field(ge=10)] = 1000
+    min_trades: Count = 30
+    allow_halted: bool = False
+    min_deflated_sharpe: Share | None = 0.95
+    max_random_entry_p: Share | None = 0.05
+    min_walk_forward_sharpe: Finite | None = 0.0
+    min_plateau: Share | None = 0.5
+    min_breakeven_cost: Annotated[Finite, Field(ge=0)] | None = 2.0
+    min_delayed_share: Finite | None = 0.5
+    min_start_share: Share | None = 0.75
+    max_overfitting: Share | None = None
+    max_spa_p: Share | None = None
+
+
+class PromotionFile(_Section):
+    promotion: Thresholds = Thresholds()
 
 
 class Environment(_Section):

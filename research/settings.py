@@ -1,10 +1,10 @@
 """The settings of one project folder: params/*.yaml, .env and the environment, validated.
 
 Later wins: built-in default, params/settings.yaml, symbols.yaml, strategies.yaml,
-risk_limits.yaml, ``.env`` in the project root, process environment. A variable that is empty
-counts as not set, so that an empty line can never lift a limit. Units are those of account.py;
-paths are absolute, relative ones being taken from the project root. Secrets come from ``.env``
-and the environment alone and never show in a repr, a message or ``Settings.explain``.
+risk_limits.yaml, promotion.yaml, ``.env`` in the project root, process environment. A variable that
+is empty counts as not set, so that an empty line can never lift a limit. Units are those of
+account.py; paths are absolute, relative ones being taken from the project root. Secrets come from
+``.env`` and the environment alone and never show in a repr, a message or ``Settings.explain``.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ from research.params import (
     Environment,
     FilterSnapshot,
     GeneralFile,
+    PromotionFile,
     RiskFile,
     StrategiesFile,
     StrategySettings,
     SymbolSettings,
     SymbolsFile,
+    Thresholds,
     Timeframe,
 )
 from research.variables import HIDDEN, HOME, SECRETS, VARIABLES, Variable, read_variables
@@ -54,6 +56,7 @@ __all__ = [
     "Settings",
     "StrategySettings",
     "SymbolSettings",
+    "Thresholds",
     "Timeframe",
     "load_settings",
     "project_root",
@@ -64,6 +67,7 @@ SETTINGS_FILE = "params/settings.yaml"
 SYMBOLS_FILE = "params/symbols.yaml"
 STRATEGIES_FILE = "params/strategies.yaml"
 RISK_FILE = "params/risk_limits.yaml"
+PROMOTION_FILE = "params/promotion.yaml"
 
 MASK = "********"
 
@@ -101,6 +105,7 @@ class Settings:
     unfilled: Unfilled
     limits: Limits
     stops: Stops
+    promotion: Thresholds
     symbols: tuple[SymbolSettings, ...]
     strategies: dict[str, StrategySettings]
     filters: FilterSnapshot | None
@@ -164,7 +169,7 @@ class Settings:
         rows: dict[str, object] = {}
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
-            if isinstance(value, (Limits, Stops)):
+            if isinstance(value, (Limits, Stops, Thresholds)):
                 rows |= {f"{name}.{key}": inner for key, inner in value}
             elif name == "symbols":
                 rows |= {f"symbols.{one.symbol}": one for one in self.symbols}
@@ -271,6 +276,7 @@ def load_settings(root: Path | None = None, environ: Mapping[str, str] | None = 
     symbols = (_section(SymbolsFile, SYMBOLS_FILE, inputs) or SymbolsFile()).symbols
     strategies = (_section(StrategiesFile, STRATEGIES_FILE, inputs) or StrategiesFile()).strategies
     risk = _section(RiskFile, RISK_FILE, inputs) or RiskFile()
+    promotion = (_section(PromotionFile, PROMOTION_FILE, inputs) or PromotionFile()).promotion
     filters = _section(FilterSnapshot, f"params/filters/{general.exchange}.yaml", inputs)
     outside = _section(Environment, None, inputs) or Environment()
     if filters is not None and filters.exchange != general.exchange:
@@ -295,6 +301,7 @@ def load_settings(root: Path | None = None, environ: Mapping[str, str] | None = 
         data_dir=data_dir,
         limits=risk.limits,
         stops=risk.stops,
+        promotion=promotion,
         symbols=symbols,
         strategies=strategies,
         filters=filters,

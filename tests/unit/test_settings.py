@@ -28,7 +28,7 @@ import research.settings
 from research.account import Account, Filters, Limits, Stops
 from research.candles import TIMEFRAMES
 from research.errors import CandlebookError, SettingsError, UnknownNameError
-from research.settings import Settings, Timeframe, load_settings, project_root
+from research.settings import Settings, Thresholds, Timeframe, load_settings, project_root
 from research.variables import HOME, SECRETS, VARIABLES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
     home = tmp_path / "project"
     shipped = home / "params"
     (shipped / "filters").mkdir(parents=True)
-    names = ["settings", "symbols", "strategies", "risk_limits", "filters/binance"]
+    names = ["settings", "symbols", "strategies", "risk_limits", "promotion", "filters/binance"]
     for name in names:
         shutil.copy(REPOSITORY / "params" / f"{name}.yaml", shipped / f"{name}.yaml")
     return home
@@ -97,6 +97,15 @@ def test_every_key_that_may_be_set_stands_in_the_shipped_files(root: Path) -> No
     others = {"root", "database_url", "replay_database_url", "replay_exchange_url", "shared"}
     others |= set(SECRETS.values())
     assert from_files == rows.keys() - others
+
+
+def test_promotion_yaml_gives_every_threshold_its_default_and_says_so() -> None:
+    text = (REPOSITORY / "params/promotion.yaml").read_text()
+    given = yaml.safe_load(text)["promotion"]
+    assert given == Thresholds().model_dump()
+    for key, value in given.items():
+        said = text.split(f"\n  {key}:")[0].rpartition("\n\n")[2]
+        assert said.rstrip().endswith(f"Default: {json.dumps(value)}"), key
 
 
 def test_the_shipped_symbols_and_strategies_are_the_documented_ones(root: Path) -> None:
@@ -226,6 +235,8 @@ def test_an_empty_variable_lifts_nothing(root: Path, empty: str) -> None:
         ("risk_limits.yaml", {"limits": {"on_trip": "flatten"}}, "limits.on_trip", "flatten"),
         ("risk_limits.yaml", {"stops": {"stop_loss_pct": 4}}, "stops.stop_loss_pct", 4.0),
         ("risk_limits.yaml", {"limits": {"cooldown_minutes": 90}}, "limits.cooldown_minutes", 90),
+        ("promotion.yaml", {"promotion": {"min_trades": 12}}, "promotion.min_trades", 12),
+        ("promotion.yaml", {"promotion": {"max_spa_p": 0.1}}, "promotion.max_spa_p", 0.1),
         (
             "risk_limits.yaml",
             {"limits": {"max_exposure_pct_by_symbol": {"BTCUSDT": 20}}},
