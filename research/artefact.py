@@ -23,6 +23,7 @@ from research.account import Account, Frozen
 from research.candles import CandleSet, utc_ms
 from research.durable import write_whole
 from research.errors import ArtefactTampered, CandlebookError, InputError, UnknownNameError
+from research.evidence.verdicts import Judgement, Override
 from research.strategy import Strategy, make_strategy
 from research.tape import Intervention, Move
 
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,40}")
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 PROMOTE_AGAIN: Final = (
     "Promote it again from a backtest, under a new name if it has an account already."
 )
@@ -91,7 +92,8 @@ class Artefact(Frozen):
     """A promoted strategy. ``digests`` by section; ``code`` by module; ``seal`` over everything.
 
     ``metrics`` are those of its backtest (None where undefined); ``halted_at`` is when the kill
-    switch tripped in it, or None.
+    switch tripped in it, or None. ``judgement`` is what was found of it, ``override`` who promoted
+    it in spite of that; it has the one, the other, or both.
     """
 
     schema_version: Annotated[int, Field(ge=SCHEMA, le=SCHEMA)] = SCHEMA
@@ -107,6 +109,8 @@ class Artefact(Frozen):
     account: Account
     metrics: dict[str, float | None]
     halted_at: str | None
+    judgement: Judgement | None
+    override: Override | None
     digests: dict[str, str]
     code: dict[str, str]
     libraries: dict[str, str]
@@ -121,6 +125,13 @@ class Artefact(Frozen):
     def warnings(self) -> list[str]:
         """What speaks against the backtest behind it, a sentence each; none is an empty list."""
         told = []
+        if self.override is not None:
+            against = (
+                f"against {', '.join(self.override.failed)}"
+                if self.judgement is not None
+                else "without having been judged"
+            )
+            told.append(f"Promoted by {self.override.who} {against}: {self.override.why}")
         if self.halted_at is not None:
             told.append(
                 f"Its backtest halted at {self.halted_at}: the kill switch tripped, and nothing "
@@ -154,6 +165,7 @@ class Artefact(Frozen):
             ("Candles", f"{self.market.source}, {self.window.start} .. {self.window.end}"),
             ("Total return", "–" if total is None else f"{total:+.2%}"),
             ("Chosen from", f"{self.rows_tried:,} tried"),
+            ("Judged", _judged(self.judgement)),
             ("Promoted", f"{self.promoted_at} by {self.who}: {self.why}"),
             ("Expires", self.expires_at),
             ("Seal", self.seal[:12]),
@@ -165,6 +177,16 @@ class Artefact(Frozen):
             for key, value in rows
         )
         return f"<table><caption><b>{escape(self.name)}</b></caption>{cells}</table>"
+
+
+def _judged(judgement: Judgement | None) -> str:
+    if judgement is None:
+        return "no"
+    asked = [one for one in judgement.verdicts if one.passed is not None]
+    tries = f"{judgement.trials:,} tries ({judgement.effective_trials:.1f} effective)"
+    if judgement.passed:
+        return f"passed all {len(asked)} checks, after {tries}"
+    return f"failed {', '.join(judgement.failed)}, after {tries}"
 
 
 def load_artefact(name: str, folder: Path) -> Artefact:
@@ -221,6 +243,9 @@ def sections(artefact: Artefact) -> Iterator[tuple[str, Any]]:
         yield f"account.{key}", value
     for key in ("strategy", "market", "window"):
         yield key, getattr(artefact, key).model_dump(mode="json")
+    for key in ("judgement", "override"):
+        part = getattr(artefact, key)
+        yield key, None if part is None else part.model_dump(mode="json")
     for key in ("metrics", "libraries", "code"):
         yield key, getattr(artefact, key)
 

@@ -1,8 +1,9 @@
 """Promotion: a backtest becomes a file that paper trading runs, and only while nothing changed.
 
-``promote`` freezes a run with digests of its candles, of the code that decides, and of its own
-orders and fills. ``verify`` checks all that against today's libraries, code and candles and names
-what changed first; ``reproduce`` runs the promoted backtest again. Times are UTC.
+``promote`` judges a run and freezes it with digests of its candles, of the code that decides, and
+of its own orders and fills; what does not pass it refuses, unless a person overrides that with a
+reason. ``verify`` checks all of it against today's libraries, code and candles and names what
+changed first; ``reproduce`` runs the promoted backtest again. Times are UTC.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import importlib.metadata
 import math
 import platform
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from research.artefact import (
     PROMOTE_AGAIN,
@@ -33,10 +35,14 @@ from research.backtesting import Backtest, rerun
 from research.candles import DAY, CandleSet, iso, utc_ms
 from research.code_hash import code_hashes
 from research.errors import ArtefactExpired, ArtefactTampered, InputError, PromotionRefused
+from research.evidence.verdicts import Judgement, Override
 from research.search import Sweep
 from research.settings import load_settings, user_name
 from research.strategy import registry
 from research.workspace import promoted_folder
+
+if TYPE_CHECKING:
+    from research.evidence.judge import Evidence
 
 __all__ = [
     "Artefact",
@@ -50,57 +56,127 @@ __all__ = [
     "verify",
 ]
 
-DEFAULT_LIFE_DAYS: Final = 90
 # What decides a trade: the modules whose import closure is hashed besides the strategy's own.
 CORE: Final = ("research.engine", "research.blotter", "research.strategy", "research.tape")
 LIBRARIES: Final = ("numpy", "TA-Lib")
 
 
 def promote(
-    run: Backtest | Sweep,
+    what: Backtest | Sweep | Evidence,
     name: str,
     *,
     why: str,
+    override: str | None = None,
+    unjudged: bool = False,
     folder: Path | None = None,
     who: str | None = None,
     rows_tried: int | None = None,
-    life_days: int = DEFAULT_LIFE_DAYS,
+    life_days: int | None = None,
     replace: bool = False,
     now: int | None = None,
 ) -> Artefact:
-    """Write ``<folder>/<name>.yaml`` from a backtest, or from a sweep's best row by Sharpe ratio.
+    """Write ``<folder>/<name>.yaml`` from a run that passes; returns the artefact.
 
-    ``folder`` is the project's ``params/promoted`` unless given; ``rows_tried`` is how many
-    combinations it was chosen from (a sweep knows). Returns the artefact.
-
-    A run that halted, lost money or ended no trade may be promoted: ``Artefact.warnings`` says so.
+    ``what`` is what ``judge`` said, or a backtest or sweep (its best row by Sharpe ratio), which is
+    judged first. ``override`` is a person's reason to promote it although a check fails; with
+    ``unjudged`` nothing is checked, which needs one. Both are kept, and shown wherever the artefact
+    is. ``folder`` is the project's ``params/promoted``, ``life_days`` that of promotion.yaml unless
+    given; ``rows_tried`` is how many combinations it was chosen from (a sweep knows).
 
     Raises InputError for a bad name, an empty reason, what is neither a backtest nor a sweep, and
     a strategy that does not lie in research/strategies/ or takes names from the package
-    ``research`` itself; PromotionRefused where an artefact of that name is there already (unless
-    ``replace``), where the run had no limits, or where it was told of kill-switch moves.
+    ``research`` itself; PromotionRefused where a check fails, where an artefact of that name is
+    there already (unless ``replace``), where the run had no limits, or where it was told of
+    kill-switch moves.
     """
-    place = promoted_folder(load_settings()) if folder is None else folder
-    require_promotable(name, why=why, folder=place, replace=replace)
-    if not isinstance(run, Backtest | Sweep):
+    from research.evidence.judge import Evidence, judge
+
+    settings = load_settings()
+    place = promoted_folder(settings) if folder is None else folder
+    require_promotable(
+        name, why=why, folder=place, replace=replace, override=override, unjudged=unjudged
+    )
+    if not isinstance(what, Backtest | Sweep | Evidence):
         raise InputError(
-            field="run", value=run, expected="what backtest(...) or sweep(...) returned"
+            field="what",
+            value=what,
+            expected="what judge(...), backtest(...) or sweep(...) returned",
         )
-    chosen = run.run(name=name) if isinstance(run, Sweep) else run
-    if rows_tried is None:
-        rows_tried = len(run) if isinstance(run, Sweep) else 1
-    _require_runnable(chosen, name)
-    moment = int(time.time() * 1000) if now is None else now
-    artefact = sealed(_unsealed(chosen, name, why, who, rows_tried, moment, life_days))
+    run = what.run(name=name) if isinstance(what, Sweep) else what
+    run = run.run if isinstance(run, Evidence) else run
+    _require_runnable(run, name)
+    judgement = None
+    if not unjudged:
+        judgement = (what if isinstance(what, Evidence) else judge(what)).judgement
+    paper = _Paper(
+        name=name,
+        why=why.strip(),
+        who=who or user_name(),
+        now=(int(time.time() * 1000) if now is None else now) // 1000 * 1000,
+        life_days=life_days or settings.promotion.life_days,
+        rows_tried=rows_tried or _rows(what),
+    )
+    decision = _decision(paper, judgement, override)
+    artefact = sealed(_unsealed(run, paper, judgement, decision))
     write_artefact(artefact_path(place, name), artefact)
     return artefact
 
 
-def require_promotable(name: str, *, why: str, folder: Path, replace: bool = False) -> None:
-    """Raises what ``promote`` would raise for this name and reason, whatever the run."""
+def _rows(what: Backtest | Sweep | Evidence) -> int:
+    """How many combinations it was chosen from."""
+    found = what if isinstance(what, Backtest | Sweep) else what.sweep
+    return len(found) if isinstance(found, Sweep) else 1
+
+
+@dataclass(frozen=True)
+class _Paper:
+    """What is written on an artefact beside the run and what was found of it."""
+
+    name: str
+    why: str
+    who: str
+    now: int
+    life_days: int
+    rows_tried: int
+
+
+def _decision(paper: _Paper, judgement: Judgement | None, override: str | None) -> Override | None:
+    """A person's override, where one is needed. Raises PromotionRefused where none was given."""
+    failed = () if judgement is None else judgement.failed
+    if judgement is not None and not failed:
+        return None
+    if override is None:
+        assert judgement is not None  # noqa: S101 - without a judgement there is an override
+        said = " ".join(one.said for one in judgement.verdicts if one.passed is False)
+        raise PromotionRefused(
+            f"it fails {', '.join(failed)}. {said}",
+            field=paper.name,
+            remedy='A person may promote it all the same: --override "...", override="...".',
+        )
+    return Override(who=paper.who, at=iso(paper.now), why=override.strip(), failed=failed)
+
+
+def require_promotable(
+    name: str,
+    *,
+    why: str,
+    folder: Path,
+    replace: bool = False,
+    override: str | None = None,
+    unjudged: bool = False,
+) -> None:
+    """Raises what ``promote`` would raise for these, whatever the run."""
     path = artefact_path(folder, name)
     if not why.strip():
         raise InputError(field="why", value=why, expected="a reason, in words")
+    if override is not None and not override.strip():
+        raise InputError(field="override", value=override, expected="a reason, in words")
+    if unjudged and override is None:
+        raise InputError(
+            "what is not judged is promoted on a person's word alone",
+            field="override",
+            expected="a reason, in words",
+        )
     if path.exists() and not replace:
         raise PromotionRefused(
             "an artefact of that name is promoted already",
@@ -138,18 +214,21 @@ def _require_runnable(run: Backtest, name: str) -> None:
 
 
 def _unsealed(
-    run: Backtest, name: str, why: str, who: str | None, rows_tried: int, now: int, life_days: int
+    run: Backtest,
+    paper: _Paper,
+    judgement: Judgement | None,
+    override: Override | None,
 ) -> Artefact:
     clock = run.candles.clock()
     strategy = run.strategy
     first_close, starts = int(clock[0]) + run.candles.bar_ms, int(run.tape.close_time[0])
     content: dict[str, Any] = {
-        "name": name,
-        "promoted_at": iso(now // 1000 * 1000),
-        "expires_at": iso(now // 1000 * 1000 + life_days * DAY),
-        "who": who or user_name(),
-        "why": why.strip(),
-        "rows_tried": rows_tried,
+        "name": paper.name,
+        "promoted_at": iso(paper.now),
+        "expires_at": iso(paper.now + paper.life_days * DAY),
+        "who": paper.who,
+        "why": paper.why,
+        "rows_tried": paper.rows_tried,
         "strategy": Chosen(
             name=strategy.name, version=strategy.version, parameters=strategy.parameters()
         ),
@@ -167,6 +246,8 @@ def _unsealed(
         "account": run.account,
         "metrics": {k: _finite(v) for k, v in run.metrics._asdict().items()},
         "halted_at": None if run.halted_at is None else iso(utc_ms(run.halted_at)),
+        "judgement": judgement,
+        "override": override,
         "code": code_hashes((type(strategy).__module__, *CORE)),
         "libraries": _libraries(),
     }
@@ -251,7 +332,7 @@ def _described(exchange: str, symbols: tuple[str, ...], timeframe: str) -> str:
 
 def reproduce(artefact: Artefact, candles: CandleSet) -> Backtest:
     """Run the promoted backtest again; returns it. Raises ArtefactTampered where it traded
-    differently from the one that was promoted."""
+    otherwise than the one that was promoted, or came to other figures."""
     run = rerun(
         artefact.strategy.build(),
         artefact.research_candles(candles),
@@ -260,6 +341,8 @@ def reproduce(artefact: Artefact, candles: CandleSet) -> Backtest:
         name=artefact.name,
     )
     require_same(artefact.name, "orders", artefact.digests.get("orders"), _orders_digest(run))
+    for key, value in run.metrics._asdict().items():
+        require_same(artefact.name, f"metrics.{key}", artefact.metrics.get(key), _finite(value))
     return run
 
 

@@ -15,7 +15,18 @@ from typing import Any
 
 import click
 
-from live.cli import artefacts, books, config, exchange, filters, history, paper, runs, status
+from live.cli import (
+    artefacts,
+    books,
+    config,
+    evidence,
+    exchange,
+    filters,
+    history,
+    paper,
+    runs,
+    status,
+)
 from live.cli.ending import told
 from live.cli.options import Project
 from research import errors
@@ -78,8 +89,8 @@ def main(
 ) -> None:
     """Backtest, promote and paper-trade crypto strategies: what you backtest is what runs.
 
-    The usual way: history import or fetch, backtest, sweep, promote, reset (which lets trading
-    start), paper run, parity. `candlebook demo` walks it in a folder of its own.
+    The usual way: history import or fetch, backtest, sweep, judge, promote, reset (which lets
+    trading start), paper run, parity. `candlebook demo` walks it in a folder of its own.
     """
     context.obj = Project(home)
     if home is not None:
@@ -95,8 +106,10 @@ for _command in (
     filters.filters,
     runs.backtest,
     runs.sweep,
+    evidence.judge,
     artefacts.promote,
     artefacts.verify,
+    artefacts.reproduce,
     artefacts.artefacts,
     paper.paper,
     paper.parity,

@@ -1,4 +1,4 @@
-"""The commands `candlebook promote`, `verify` and `artefacts`: what may run, and whether it may."""
+"""The commands `candlebook promote`, `verify`, `reproduce`, `artefacts`: what may run, and whether."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from live.cli.jobs import Asked, Job, prepare, run_options
+from live.cli.evidence import judged
+from live.cli.jobs import Asked, prepare, run_options
 from live.cli.options import Project, json_option, me, pass_project, who_option
 from live.cli.output import answer, busy, counted, table
 from live.cli.runs import grid_options
 from research.errors import ArtefactTampered
 
 if TYPE_CHECKING:
-    from research.backtesting import Backtest
+    from research.candles import CandleSet
     from research.promotion import Artefact
 
-__all__ = ["artefacts", "promote", "verify"]
+__all__ = ["artefacts", "promote", "reproduce", "verify"]
 
 
 @click.command()
@@ -28,36 +29,47 @@ __all__ = ["artefacts", "promote", "verify"]
 @click.option("--from-sweep", is_flag=True, help="Promote the best combination of --grid.")
 @grid_options
 @click.option("--why", required=True, help="Why it is promoted, in words.")
+@click.option("--override", metavar="REASON", help="Promote it although checks fail; it is kept.")
+@click.option("--unjudged", is_flag=True, help="Check nothing; needs --override.")
 @click.option("--replace", is_flag=True, help="Replace the artefact of that name.")
-@click.option("--days", type=click.IntRange(1, 3650), help="How long it may run (default: 90).")
+@click.option(
+    "--days",
+    type=click.IntRange(1, 3650),
+    help="How long it may run (default: life_days of promotion.yaml).",
+)
 @who_option
 @json_option
 @pass_project
 def promote(project: Project, name: str, as_json: bool, **given: Any) -> None:
-    """Freeze a strategy as params/promoted/NAME.yaml.
+    """Judge a strategy, and freeze it as params/promoted/NAME.yaml if it passes.
 
-    `candlebook paper run NAME` then runs it. Strategy, parameters, limits, costs, candles and code
-    are hashed: what changes later is refused by name.
+    params/promotion.yaml says what it must show. `candlebook paper run NAME` then runs it.
+    Strategy, parameters, limits, costs, candles and code are hashed: what changes later is refused
+    by name.
     """
-    from research.promotion import DEFAULT_LIFE_DAYS, promote, require_promotable
+    from research.promotion import promote, require_promotable
 
-    taken = ("from_sweep", "grid", "metric", "why", "replace", "days", "who")
-    from_sweep, grid, metric, why, replace, days, who = (given.pop(one) for one in taken)
+    taken = ("from_sweep", "grid", "metric", "why", "override", "unjudged", "replace", "days")
+    from_sweep, grid, metric, why, override, unjudged, replace, days = map(given.pop, taken)
+    who = given.pop("who")
     if from_sweep != bool(grid):
         raise click.UsageError("--from-sweep and --grid belong together: give both or neither.")
     # Before the sweep, which may take minutes.
-    require_promotable(name, why=why, folder=project.promoted, replace=replace)
+    words = {"why": why, "override": override, "unjudged": unjudged, "replace": replace}
+    require_promotable(name, folder=project.promoted, **words)
     job = prepare(project, Asked(**given))
-    run, rows = _chosen(job, grid, metric)
+    found = job.sweep(grid, metric) if grid else None
+    with busy("running"):
+        run = job.backtest() if found is None else found.run(found.best(metric))
+    evidence = None if unjudged else judged(found or run, metric, project.settings.promotion)
     artefact = promote(
-        run,
+        evidence or run,
         name,
-        why=why,
         folder=project.promoted,
         who=me(who),
-        rows_tried=rows,
-        life_days=days or DEFAULT_LIFE_DAYS,
-        replace=replace,
+        rows_tried=1 if found is None else len(found),
+        life_days=days,
+        **words,
     )
     warnings = artefact.warnings
     after = _bars_after(project, artefact)
@@ -65,6 +77,7 @@ def promote(project: Project, name: str, as_json: bool, **given: Any) -> None:
         f"Promoted {name}: {artefact.strategy.build()!r} on {', '.join(run.symbols)}, "
         f"{artefact.market.timeframe}, until {artefact.expires_at}.",
         _figures(artefact),
+        *([] if artefact.judgement is None else map(str, artefact.judgement.verdicts)),
         str(project.promoted / f"{name}.yaml"),
         *(f"Warning: {one}" for one in warnings),
         _next_steps(artefact, after),
@@ -118,15 +131,6 @@ def _next_steps(artefact: Artefact, after: int) -> str:
     return "\n".join(lines)
 
 
-def _chosen(job: Job, grid: dict[str, Any], metric: str) -> tuple[Backtest, int]:
-    """The run to promote, and the number of combinations that it was chosen from."""
-    if not grid:
-        with busy("running"):
-            return job.backtest(), 1
-    found = job.sweep(grid, metric)
-    return found.run(found.best(metric)), len(found)
-
-
 @click.command()
 @click.argument("name")
 @json_option
@@ -134,27 +138,53 @@ def _chosen(job: Job, grid: dict[str, Any], metric: str) -> tuple[Backtest, int]
 def verify(project: Project, name: str, as_json: bool) -> None:
     """Check that NAME is still what was promoted.
 
-    File, code, libraries and candles must be as they were, its backtest must trade the same
-    again, and it must not have expired.
+    File, code, libraries and candles must be as they were, and it must not have expired.
+    `candlebook reproduce NAME` runs its backtest again, too.
     """
+    artefact, _ = _verified(project, name)
+    said = (
+        f"{name} is what was promoted on {artefact.promoted_at}: file, {len(artefact.code)} "
+        f"modules of code, libraries and candles. It may run until {artefact.expires_at}."
+    )
+    answer(as_json, _document(artefact), said)
+
+
+@click.command()
+@click.argument("name")
+@json_option
+@pass_project
+def reproduce(project: Project, name: str, as_json: bool) -> None:
+    """Verify NAME, run its backtest again from the file alone, and compare.
+
+    Every order, every fill and every figure must be as they were, to the bit.
+    """
+    from research.promotion import reproduce
+
+    with busy("running its backtest again"):
+        artefact, candles = _verified(project, name)
+        run = reproduce(artefact, candles)
+    said = (
+        f"{name} is what was promoted on {artefact.promoted_at}, and its backtest came out the "
+        f"same again: {len(run.order_list):,} orders, {len(run.fill_list):,} fills, "
+        f"{len(artefact.metrics)} figures. Digest {artefact.digests['orders'][:12]}."
+    )
+    document = {"orders": len(run.order_list), "digest": artefact.digests["orders"]}
+    answer(as_json, _document(artefact) | document, said)
+
+
+def _verified(project: Project, name: str) -> tuple[Artefact, CandleSet]:
+    """The artefact, once it is what was promoted and has not expired, and candles for it."""
     from research.candles import utc_ms
-    from research.promotion import load_artefact, reproduce
+    from research.promotion import load_artefact
     from research.promotion import verify as require_valid
 
     artefact = load_artefact(name, project.promoted)
     market, start = artefact.market, utc_ms(artefact.window.start)
-    with busy("running its backtest again"):
-        candles = project.history.load(
-            market.symbols, market.timeframe, start, exchange=market.exchange
-        )
-        require_valid(artefact, candles, _now())
-        run = reproduce(artefact, candles)
-    said = (
-        f"{name} is what was promoted on {artefact.promoted_at}: file, {len(artefact.code)} "
-        f"modules of code, libraries, candles, and all {len(run.order_list):,} orders of its "
-        f"backtest. It may run until {artefact.expires_at}."
+    candles = project.history.load(
+        market.symbols, market.timeframe, start, exchange=market.exchange
     )
-    answer(as_json, _document(artefact) | {"orders": len(run.order_list)}, said)
+    require_valid(artefact, candles, _now())
+    return artefact, candles
 
 
 @click.command()
@@ -221,6 +251,8 @@ def _document(artefact: Artefact) -> dict[str, Any]:
         "who": artefact.who,
         "why": artefact.why,
         "rows_tried": artefact.rows_tried,
+        "judgement": None if artefact.judgement is None else artefact.judgement.model_dump(),
+        "override": None if artefact.override is None else artefact.override.model_dump(),
         "metrics": artefact.metrics,
         "seal": artefact.seal,
     }

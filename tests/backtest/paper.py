@@ -133,7 +133,16 @@ def promoted() -> Artefact:
     candles = market(seed=1, bars=30, symbols=1)
     run = backtest(SmaCrossover(fast=2, slow=4), candles, Account(filters=None))
     with scratch_folder() as folder:
-        return promote(run, "paper", why="a test", folder=folder, who="test", now=START)
+        return promote(
+            run,
+            "paper",
+            why="a test",
+            override="a test",
+            unjudged=True,
+            folder=folder,
+            who="test",
+            now=START,
+        )
 
 
 def artefact_of(strategy: Strategy, candles: CandleSet, account: Account) -> Artefact:

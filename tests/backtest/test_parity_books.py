@@ -37,7 +37,9 @@ def books(candles: CandleSet, tmp_path: Path) -> Iterator[Books]:
     """A hundred and fifty bars of paper trading, with trades that ended and a position held."""
     account = Account(limits=Limits(max_position_pct=30))
     run = backtest(SmaCrossover(3, 9), candles.between(None, TRADED), account)
-    artefact = promote(run, "paper", why="a test", folder=tmp_path)
+    artefact = promote(
+        run, "paper", why="a test", override="a test", unjudged=True, folder=tmp_path
+    )
     with scratch_folder() as folder:
         ledger = fresh_ledger(folder / "paper.db")
         kill_switch.reset(ledger, "go", TRADED)

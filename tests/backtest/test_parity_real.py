@@ -52,7 +52,16 @@ def promoted(
 ) -> Artefact:
     """Promoted on the three weeks before trading starts."""
     run = backtest(strategy, candles.between(START, TRADED), account)
-    return promote(run, "paper", why="a test", folder=folder, who="test", replace=True)
+    return promote(
+        run,
+        "paper",
+        why="a test",
+        override="a test",
+        unjudged=True,
+        folder=folder,
+        who="test",
+        replace=True,
+    )
 
 
 def started(path: Path) -> Ledger:

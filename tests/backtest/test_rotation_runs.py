@@ -148,7 +148,9 @@ def test_a_cap_on_positions_is_a_cap_on_each_share(candles: CandleSet) -> None:
 
 def test_it_is_promoted_and_its_backtest_reproduced(candles: CandleSet, tmp_path: Path) -> None:
     run = backtest(MomentumRotation(lookback=48, top=2), candles, BUSY)
-    artefact = promote(run, "rotation", why="a test", folder=tmp_path)
+    artefact = promote(
+        run, "rotation", why="a test", override="a test", unjudged=True, folder=tmp_path
+    )
     assert artefact.strategy.build() == run.strategy
     assert "research.strategies.momentum_rotation" in artefact.code
     assert reproduce(artefact, candles).digest() == reproduce(artefact, candles).digest()

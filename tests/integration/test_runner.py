@@ -51,7 +51,14 @@ def project(tmp_path: Path, candles: CandleSet, monkeypatch: pytest.MonkeyPatch)
         history.append("binance", one, "synthetic")
     account = Account(limits=Limits(max_position_pct=30))
     run = backtest(SmaCrossover(3, 12), candles.between(None, FIRST - HOUR), account)
-    promote(run, "trend", why="a test", folder=tmp_path / "params" / "promoted")
+    promote(
+        run,
+        "trend",
+        why="a test",
+        override="a test",
+        unjudged=True,
+        folder=tmp_path / "params" / "promoted",
+    )
     books = open_books(settings, "replay")
     kill_switch.reset(books, "a test", FIRST - 1, at=FIRST - 1)
     books.close()
@@ -241,7 +248,16 @@ def test_an_expired_artefact_decides_only_exits_and_equals_its_backtest(
     run = backtest(SmaCrossover(3, 12), candles.between(None, FIRST - HOUR), account)
     expiry = FIRST + 12 * HOUR
     folder = project.root / "params" / "promoted"
-    promote(run, "short", why="a test", folder=folder, now=expiry - 86_400_000, life_days=1)
+    promote(
+        run,
+        "short",
+        why="a test",
+        override="a test",
+        unjudged=True,
+        folder=folder,
+        now=expiry - 86_400_000,
+        life_days=1,
+    )
     whole = paper.run_slot("short", FIRST, "replay", project)
     assert whole.progress.bars == 1
     report = paper.run_slot("short", FIRST + 36 * HOUR, "replay", project)

@@ -26,7 +26,16 @@ def promoted(close: list[float], folder: Path, **limits: float) -> Artefact:
     series = Candles("AAAUSDT", "1h", ts, prices, prices, prices, prices, np.ones(len(close)))
     wide = {"max_position_pct": 100, "max_daily_loss_pct": 100, "max_drawdown_pct": 100} | limits
     run = backtest(SmaCrossover(2, 3), CandleSet((series,)), Account(limits=Limits(**wide)))
-    return promote(run, "trend", why="<b>test</b>", who="me", folder=folder, now=NOW)
+    return promote(
+        run,
+        "trend",
+        why="<b>test</b>",
+        override="a test",
+        unjudged=True,
+        who="me",
+        folder=folder,
+        now=NOW,
+    )
 
 
 RISING = [100, 100, 100, 110, 120, 130, 120, 110, 105, 100, 100]

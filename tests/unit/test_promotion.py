@@ -49,7 +49,9 @@ def run(candles: CandleSet) -> Backtest:
 
 @pytest.fixture
 def artefact(run: Backtest, tmp_path: Path) -> Artefact:
-    return promote(run, "trend", why="a test", folder=tmp_path, now=NOW)
+    return promote(
+        run, "trend", why="a test", override="a test", unjudged=True, folder=tmp_path, now=NOW
+    )
 
 
 def test_what_was_written_is_what_is_read_and_it_verifies(
@@ -239,7 +241,12 @@ def test_the_exchange_is_that_of_the_candles(
     elsewhere = dataclasses.replace(candles, exchange="kraken")
     assert elsewhere.between(0, NOW).closed_by(NOW).exchange == "kraken"
     other = promote(
-        backtest(run.strategy, elsewhere, run.account), "other", why="a test", folder=tmp_path
+        backtest(run.strategy, elsewhere, run.account),
+        "other",
+        why="a test",
+        override="a test",
+        unjudged=True,
+        folder=tmp_path,
     )
     assert other.market.exchange == "kraken"
     verify(other, elsewhere, NOW)
@@ -300,22 +307,33 @@ def test_a_name_is_not_overwritten_unless_asked(
     run: Backtest, artefact: Artefact, tmp_path: Path
 ) -> None:
     with pytest.raises(PromotionRefused, match="promoted already"):
-        promote(run, "trend", why="again", folder=tmp_path, now=NOW)
+        promote(
+            run, "trend", why="again", override="a test", unjudged=True, folder=tmp_path, now=NOW
+        )
     assert load_artefact("trend", tmp_path) == artefact
-    again = promote(run, "trend", why="again", folder=tmp_path, now=NOW, replace=True)
+    again = promote(
+        run,
+        "trend",
+        why="again",
+        override="a test",
+        unjudged=True,
+        folder=tmp_path,
+        now=NOW,
+        replace=True,
+    )
     assert load_artefact("trend", tmp_path) == again
 
 
 @pytest.mark.parametrize("name", ["", "Trend", "1st", "a-b", "../up", "a" * 42, "a b"])
 def test_bad_names_are_refused(run: Backtest, tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="name"):
-        promote(run, name, why="a test", folder=tmp_path)
+        promote(run, name, why="a test", override="a test", unjudged=True, folder=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_reason_is_needed(run: Backtest, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="why"):
-        promote(run, "trend", why="  ", folder=tmp_path)
+        promote(run, "trend", why="  ", override="a test", unjudged=True, folder=tmp_path)
 
 
 def test_an_unknown_artefact_is_named_with_those_there(artefact: Artefact, tmp_path: Path) -> None:
@@ -327,7 +345,9 @@ def test_a_sweeps_best_row_is_promoted_with_the_number_it_was_chosen_from(
     candles: CandleSet, tmp_path: Path
 ) -> None:
     found = sweep(SmaCrossover, candles, Account(limits=WIDE), fast=[3, 5], slow=[20, 40])
-    artefact = promote(found, "best", why="a test", folder=tmp_path)
+    artefact = promote(
+        found, "best", why="a test", override="a test", unjudged=True, folder=tmp_path
+    )
     assert artefact.rows_tried == 4
     assert artefact.strategy.build() == found.best()
     verify(artefact, candles, NOW)
@@ -341,14 +361,14 @@ def test_a_run_that_was_told_of_people_is_refused(run: Backtest, tmp_path: Path)
         interventions=[Intervention(int(run.candles.clock()[50]), Move.KILL, "a test")],
     )
     with pytest.raises(PromotionRefused, match="kill-switch moves"):
-        promote(told, "trend", why="a test", folder=tmp_path)
+        promote(told, "trend", why="a test", override="a test", unjudged=True, folder=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_without_limits_is_refused(run: Backtest, tmp_path: Path) -> None:
     free = backtest(run.strategy, run.candles, Account(limits=None))
     with pytest.raises(PromotionRefused, match=r"trend: this run had no limits.*Limits"):
-        promote(free, "trend", why="a test", folder=tmp_path)
+        promote(free, "trend", why="a test", override="a test", unjudged=True, folder=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -363,14 +383,14 @@ def test_a_strategy_from_elsewhere_is_refused_whatever_it_is_called(
     for cls in (Own, impostor):
         own = backtest(cls(5, 20), run.candles, run.account)
         with pytest.raises(InputError, match=r"strategy: expected .* research/strategies/"):
-            promote(own, "trend", why="a test", folder=tmp_path)
+            promote(own, "trend", why="a test", override="a test", unjudged=True, folder=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("given", [SmaCrossover(), "trend", None])
 def test_what_is_no_run_is_refused(given: object, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run: expected what backtest"):
-        promote(given, "trend", why="a test", folder=tmp_path)  # type: ignore[arg-type]
+        promote(given, "trend", why="a test", override="a test", unjudged=True, folder=tmp_path)  # type: ignore[arg-type]
 
 
 def test_a_failed_write_leaves_no_file(
@@ -382,5 +402,5 @@ def test_a_failed_write_leaves_no_file(
     replaced: Callable[..., Path] = full
     monkeypatch.setattr(Path, "replace", replaced)
     with pytest.raises(OSError, match="No space"):
-        promote(run, "trend", why="a test", folder=tmp_path)
+        promote(run, "trend", why="a test", override="a test", unjudged=True, folder=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,67 @@
+"""What judging comes to: a verdict a check, in words and with its figure, as an artefact keeps it.
+
+A verdict that decides nothing (``passed`` None) is shown all the same: its threshold is null, or
+its question cannot be asked of this run, which it then says. Figures that are undefined are None.
+"""
+
+from __future__ import annotations
+
+from research.account import Frozen
+from research.params import Thresholds
+
+__all__ = ["Judgement", "Override", "Verdict"]
+
+
+class Verdict(Frozen):
+    """One check: its figure, what is demanded of it (empty: nothing), and a sentence about it."""
+
+    check: str
+    passed: bool | None
+    value: float | None
+    demanded: str
+    said: str
+
+    @property
+    def word(self) -> str:
+        """``passed``, ``FAILED`` or ``shown``."""
+        return "shown" if self.passed is None else "passed" if self.passed else "FAILED"
+
+    def __str__(self) -> str:
+        demanded = f" [{self.demanded}]" if self.demanded else ""
+        return f"{self.word:<7} {self.check:<13} {self.said}{demanded}"
+
+
+class Judgement(Frozen):
+    """What was found of one run.
+
+    ``trials`` is how many things had been tried on this market, ``effective_trials`` how many those
+    are worth; ``digest`` is that of the run's orders and fills; the windows are UTC.
+    """
+
+    digest: str
+    trials: int
+    effective_trials: float
+    seed: int
+    in_sample: str
+    out_of_sample: str
+    thresholds: Thresholds
+    verdicts: tuple[Verdict, ...]
+    statistics: dict[str, float | None]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the checks that refuse it."""
+        return tuple(one.check for one in self.verdicts if one.passed is False)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failed
+
+
+class Override(Frozen):
+    """A person's decision to promote what fails ``failed`` (or was not judged), and the reason."""
+
+    who: str
+    at: str
+    why: str
+    failed: tuple[str, ...]
