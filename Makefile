@@ -13,7 +13,7 @@ ARGS ?=
 NOTEBOOKS := $(filter-out notebooks/paper_trading.ipynb,$(wildcard notebooks/*.ipynb))
 
 .PHONY: help install install-live lock demo test lint notebooks lab bench bench-peers fuzz faults
-.PHONY: million clean
+.PHONY: million calibrate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -73,6 +73,9 @@ faults: install ## every fault of an exchange x (fetch, refresh, paper run): the
 
 million: install ## a million random bar-steps in plain Python and compiled: the same bits, every rule met
 	@$(PY) -m tests.backtest.million_steps $(ARGS)
+
+calibrate: install ## how often the gate promotes luck, and how often an edge; writes knowledge/evidence.md
+	@$(PY) -m tests.calibration --page knowledge/evidence.md $(ARGS)
 
 clean: ## remove caches; keeps .venv, data and promoted artefacts
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,4 +1,4 @@
-"""The commands `candlebook promote`, `verify`, `reproduce`, `artefacts`: what may run, and whether."""
+"""The commands about artefacts: promote, verify, reproduce, list; what may run, and whether."""
 
 from __future__ import annotations
 

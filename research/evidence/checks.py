@@ -1,0 +1,184 @@
+"""The rules of judging: what each question found, held against params/promotion.yaml, in words.
+
+Pure functions from a figure to a ``Verdict``. A figure that is undefined (NaN) does not pass what
+is demanded of it. Sharpe ratios are annual, probabilities from 0 to 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from research.evidence.benchmarks import RandomEntries
+from research.evidence.lookahead import LookAhead
+from research.evidence.luck import Luck
+from research.evidence.overfitting import Overfitting
+from research.evidence.plateau import Plateau
+from research.evidence.superiority import Superiority
+from research.evidence.verdicts import Verdict
+from research.evidence.walk_forward import WalkForward
+
+__all__ = [
+    "after_tries",
+    "costs",
+    "delay",
+    "halt",
+    "look_ahead",
+    "luck",
+    "out_of_sample",
+    "overfitting",
+    "plateau",
+    "starts",
+    "superiority",
+    "timing",
+    "trades",
+]
+
+
+def look_ahead(found: LookAhead) -> Verdict:
+    """Signals must not depend on bars after them, nor the warm-up be declared too short."""
+    value = float(len(found.faults))
+    return Verdict(
+        check="look-ahead",
+        passed=found.is_clean,
+        value=value,
+        demanded="none",
+        said=found.message,
+    )
+
+
+def trades(ended: int, least: int) -> Verdict:
+    said = f"{ended:,} round trips have ended."
+    return _at_least("trades", ended, least, said)
+
+
+def halt(halted_at: pd.Timestamp | None, allowed: bool) -> Verdict:
+    said = "The kill switch never tripped."
+    if halted_at is not None:
+        said = f"The kill switch tripped at {halted_at:%Y-%m-%dT%H:%MZ}; nothing was bought after."
+    demanded = "" if allowed else "none"
+    passed = None if allowed else halted_at is None
+    value = float(halted_at is not None)
+    return Verdict(check="halt", passed=passed, value=value, demanded=demanded, said=said)
+
+
+def luck(found: Luck, least: float | None) -> Verdict:
+    tries = "One try" if found.tries == 1 else f"{found.tries:,} tries"
+    said = (
+        f"Sharpe ratio {found.sharpe:.2f} a year over {found.days:,} days. {tries}, worth "
+        f"{found.effective:.1f}, reach {found.best_by_luck:.2f} by luck; the probability that the "
+        f"true one is above that is {found.probability:.1%} (deflated Sharpe ratio)."
+    )
+    return _at_least("luck", found.probability, least, said)
+
+
+def after_tries(p_value: float, effective: float) -> float:
+    """The probability that the best of ``effective`` independent tries has so low a p value.
+
+    Z. Sidak, Rectangular confidence regions for the means of multivariate normal distributions,
+    Journal of the American Statistical Association 62 (1967): 1 - (1 - p)^n.
+    """
+    return -math.expm1(effective * math.log1p(-p_value)) if p_value < 1.0 else 1.0
+
+
+def timing(found: RandomEntries, effective: float, most: float | None) -> Verdict:
+    value = after_tries(found.p_value, effective)
+    as_good = round(found.p_value * (1 + len(found.sharpe))) - 1
+    said = (
+        f"The same positions at {len(found.sharpe):,} other times did as well {as_good:,} times: "
+        f"p {found.p_value:.3f}, and {value:.3f} after {effective:.1f} tries."
+    )
+    return _at_most("timing", value, most, said)
+
+
+def out_of_sample(found: WalkForward | str, least: float | None, chosen: bool) -> Verdict:
+    if isinstance(found, str):
+        return _unasked("out of sample", least, "at least", found)
+    how = "Chosen anew on the past and traded on what followed" if chosen else "Part by part"
+    gained = int((found.folds["test_return"] > 0).sum())
+    said = (
+        f"{how}, in {len(found.folds)} windows, {gained} of which gained: Sharpe ratio "
+        f"{found.sharpe:.2f} a year."
+    )
+    return _at_least("out of sample", found.sharpe, least, said)
+
+
+def plateau(found: Plateau | None, least: float | None) -> Verdict:
+    if found is None or not len(found.neighbours):
+        why = "A lone run has no neighbours." if found is None else "It has no neighbours."
+        return Verdict(check="plateau", passed=None, value=None, demanded="", said=why)
+    said = (
+        f"The median of its {len(found.neighbours)} neighbours has {found.score:.0%} of its Sharpe "
+        f"ratio, and {found.positive_neighbours:.0%} of them are above zero."
+    )
+    return _at_least("plateau", found.score, least, said)
+
+
+def costs(breakeven: float, least: float | None) -> Verdict:
+    if math.isinf(breakeven):
+        said = "It makes money at every cost that was tried."
+    elif math.isnan(breakeven) or breakeven <= 0:
+        said = "It makes no money even without fee and slippage."
+    else:
+        said = f"It makes money up to {breakeven:.1f} times its fee and slippage."
+    return _at_least("costs", breakeven, least, said)
+
+
+def delay(share: float, least: float | None) -> Verdict:
+    said = f"Acting one bar later leaves {share:.0%} of its Sharpe ratio."
+    if math.isnan(share):
+        said = "Its Sharpe ratio is not above zero, so a delay has nothing to take from it."
+    return _at_least("delay", share, least, said)
+
+
+def starts(share: float, dates: int, least: float | None) -> Verdict:
+    said = f"Begun at {dates} later dates it makes money from {share:.0%} of them."
+    return _at_least("start", share, least, said)
+
+
+def overfitting(found: Overfitting | str | None, most: float | None) -> Verdict:
+    if found is None:
+        why = "A lone run was not chosen among others."
+        return Verdict(check="overfitting", passed=None, value=None, demanded="", said=why)
+    if isinstance(found, str):
+        return _unasked("overfitting", most, "at most", found)
+    said = (
+        f"Over {len(found.logits):,} ways to halve the days, the best row of one half is below the "
+        f"median of the other in {found.pbo:.0%} (PBO), and loses there in "
+        f"{found.loss_probability:.0%}."
+    )
+    return _at_most("overfitting", found.pbo, most, said)
+
+
+def superiority(found: Superiority | str, most: float | None) -> Verdict:
+    if isinstance(found, str):
+        return _unasked("superiority", most, "at most", found)
+    said = (
+        f"That the best of all rows beats cash is luck with p {found.consistent:.3f} (Hansen's SPA; "
+        f"White's reality check {found.reality_check:.3f})."
+    )
+    return _at_most("superiority", found.consistent, most, said)
+
+
+def _at_least(check: str, value: float, least: float | None, said: str) -> Verdict:
+    passed = None if least is None else bool(value >= least)  # False for NaN
+    demanded = "" if least is None else f"at least {least:g}"
+    return Verdict(check=check, passed=passed, value=_finite(value), demanded=demanded, said=said)
+
+
+def _at_most(check: str, value: float, most: float | None, said: str) -> Verdict:
+    passed = None if most is None else bool(value <= most)
+    demanded = "" if most is None else f"at most {most:g}"
+    return Verdict(check=check, passed=passed, value=_finite(value), demanded=demanded, said=said)
+
+
+def _unasked(check: str, bound: float | None, kind: str, why: str) -> Verdict:
+    """What could not be found out fails where something is demanded of it."""
+    demanded = "" if bound is None else f"{kind} {bound:g}"
+    passed = None if bound is None else False
+    return Verdict(check=check, passed=passed, value=None, demanded=demanded, said=why)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,306 @@
+"""``judge``: all questions about one run, asked in order, and the answer in plain words.
+
+A backtest is judged by itself, a sweep as the best of its rows. Everything that was ever tried on
+the market counts, by the ledger of trials; what judging itself runs does not. Sharpe ratios are
+annual, probabilities from 0 to 1, times UTC. The same run, ledger and seed give the same figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from research.backtesting import Backtest
+from research.candles import Floats, iso
+from research.errors import InputError
+from research.evidence import checks
+from research.evidence.benchmarks import RandomEntries, random_entries
+from research.evidence.bootstrap import intervals
+from research.evidence.cross_validation import CrossValidation, cross_validate, margin_of
+from research.evidence.daily_matrix import daily_matrix
+from research.evidence.lookahead import LookAhead, find_lookahead
+from research.evidence.luck import Luck, luck_of
+from research.evidence.overfitting import Overfitting, probability_of_overfitting
+from research.evidence.plateau import Plateau, plateau
+from research.evidence.sensitivity import (
+    breakeven_cost,
+    cost_sensitivity,
+    delay_sensitivity,
+    start_sensitivity,
+)
+from research.evidence.superiority import Superiority, superior_ability
+from research.evidence.verdicts import Judgement, Verdict
+from research.evidence.walk_forward import WalkForward, out_of_sample, walk_forward
+from research.params import Thresholds
+from research.search import Sweep
+from research.settings import load_settings
+from research.trials import Trials
+
+__all__ = ["Evidence", "judge"]
+
+DRAWS: Final = 999
+FOLDS: Final = 6
+Found = TypeVar("Found")
+
+
+def judge(
+    what: Backtest | Sweep,
+    *,
+    metric: str = "sharpe",
+    thresholds: Thresholds | None = None,
+    trials: Trials | None = None,
+    seed: int = 0,
+) -> Evidence:
+    """Judge a backtest, or the best row of a sweep by ``metric``; returns the Evidence.
+
+    ``thresholds`` are those of params/promotion.yaml, ``trials`` what the project's ledger holds of
+    its market, unless given. ``seed`` decides everything that is drawn.
+
+    Raises InputError for what is neither, ParameterError for a metric that no row has, and what
+    the ledger of trials raises where it cannot be read. Needs the extra ``evidence``.
+    """
+    if not isinstance(what, Backtest | Sweep):
+        raise InputError(
+            field="what", value=what, expected="what backtest(...) or sweep(...) returned"
+        )
+    asked = load_settings().promotion if thresholds is None else thresholds
+    sweep = what if isinstance(what, Sweep) else None
+    run = what if isinstance(what, Backtest) else what.run(what.best(metric))
+    daily = run.daily_returns.to_numpy()
+    matrix = daily[np.newaxis] if sweep is None else daily_matrix(sweep).matrix
+    known = _trials_of(run) if trials is None else trials
+    return Evidence(
+        run=run,
+        sweep=sweep,
+        metric=metric,
+        thresholds=asked,
+        seed=seed,
+        matrix=matrix,
+        luck=_luck(daily, matrix, known),
+        look_ahead=find_lookahead(
+            run.strategy, run.candles, points=asked.look_ahead_points, seed=seed
+        ),
+        timing=random_entries(run, draws=DRAWS, seed=seed),
+        walk=_or_reason(
+            lambda: (
+                out_of_sample(run, FOLDS)
+                if sweep is None
+                else walk_forward(sweep, folds=FOLDS, metric=metric)
+            )
+        ),
+        neighbours=None if sweep is None else plateau(sweep, run.strategy),
+        costs=cost_sensitivity(run),
+        breakeven=breakeven_cost(run),
+        delays=delay_sensitivity(run),
+        starts=start_sensitivity(run),
+    )
+
+
+def _or_reason(find: Callable[[], Found]) -> Found | str:
+    """What was found, or in words why it cannot be: a record too short, most often."""
+    try:
+        return find()
+    except InputError as err:
+        return f"It cannot be said: {err}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evidence:
+    """What there is to say of ``run``: ``verdicts``, one a check, and the figures behind them.
+
+    ``sweep`` is what it was chosen from, or None; ``matrix`` the daily returns of all rows, rows x
+    days. ``walk`` is a text where the record is too short for it. What only informs is computed
+    when it is first asked for: ``overfitting``, ``superiority``, ``cross_validation``,
+    ``intervals``. It prints itself.
+    """
+
+    run: Backtest
+    sweep: Sweep | None
+    metric: str
+    thresholds: Thresholds
+    seed: int
+    matrix: Floats
+    luck: Luck
+    look_ahead: LookAhead
+    timing: RandomEntries
+    walk: WalkForward | str
+    neighbours: Plateau | None
+    costs: pd.DataFrame
+    breakeven: float
+    delays: pd.DataFrame
+    starts: pd.DataFrame
+
+    @cached_property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """One a check, those that decide first."""
+        asked, run = self.thresholds, self.run
+        return (
+            checks.look_ahead(self.look_ahead),
+            checks.trades(run.metrics.trades, asked.min_trades),
+            checks.halt(run.halted_at, asked.allow_halted),
+            checks.luck(self.luck, asked.min_deflated_sharpe),
+            checks.timing(self.timing, self.luck.effective, asked.max_random_entry_p),
+            checks.out_of_sample(
+                self.walk, asked.min_walk_forward_sharpe, chosen=self.sweep is not None
+            ),
+            checks.plateau(self.neighbours, asked.min_plateau),
+            checks.costs(self.breakeven, asked.min_breakeven_cost),
+            checks.delay(self.delayed_share, asked.min_delayed_share),
+            checks.starts(self.start_share, len(self.starts), asked.min_start_share),
+            checks.overfitting(self.overfitting, asked.max_overfitting),
+            checks.superiority(self.superiority, asked.max_spa_p),
+        )
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing refuses it."""
+        return all(one.passed is not False for one in self.verdicts)
+
+    @property
+    def delayed_share(self) -> float:
+        """The Sharpe ratio of acting one bar later over its own; NaN where that is not above 0."""
+        own, later = (float(self.delays["sharpe"].loc[bars]) for bars in (0, 1))
+        return later / own if own > 0 else math.nan
+
+    @property
+    def start_share(self) -> float:
+        """The share of later start dates from which it makes money."""
+        return float((self.starts["total_return"] > 0).mean())
+
+    @cached_property
+    def overfitting(self) -> Overfitting | str | None:
+        """The probability of overfitting; None for a lone run, a text where it cannot be said."""
+        if self.sweep is None:
+            return None
+        return _or_reason(lambda: probability_of_overfitting(self.matrix))
+
+    @cached_property
+    def superiority(self) -> Superiority | str:
+        """Hansen's test over all rows; a text where it cannot be said."""
+        return _or_reason(lambda: superior_ability(self.matrix, seed=self.seed))
+
+    @cached_property
+    def cross_validation(self) -> CrossValidation | str | None:
+        """The choice on many paths; None for a lone run, a text where it cannot be said."""
+        if self.sweep is None:
+            return None
+        days, margin = self.run.daily_returns.index, margin_of(self.run)
+        return _or_reason(
+            lambda: cross_validate(
+                self.matrix, days, purge=margin.purge, embargo=margin.embargo
+            )
+        )
+
+    @cached_property
+    def intervals(self) -> pd.DataFrame:
+        """Each metric of the run with its 95 % interval, by the stationary bootstrap."""
+        return intervals(self.run, seed=self.seed)
+
+    @cached_property
+    def statistics(self) -> dict[str, float | None]:
+        """Every figure by its name, as an artefact keeps it; None where it is undefined."""
+        return {name: _finite(value) for name, value in _statistics(self).items()}
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        """What an artefact keeps of it."""
+        closes = self.run.tape.close_time
+        first = last = ""
+        if isinstance(self.walk, WalkForward):
+            folds = self.walk.folds
+            first = f"{folds['test_start'].iloc[0]:%Y-%m-%dT%H:%MZ}"
+            last = f"{folds['test_end'].iloc[-1]:%Y-%m-%dT%H:%MZ}"
+        return Judgement(
+            digest=self.run.digest(),
+            trials=self.luck.tries,
+            effective_trials=self.luck.effective,
+            seed=self.seed,
+            in_sample=f"{iso(int(closes[0]))} .. {first or iso(int(closes[-1]))}",
+            out_of_sample=f"{first} .. {last}" if first else "",
+            thresholds=self.thresholds,
+            verdicts=self.verdicts,
+            statistics=self.statistics,
+        )
+
+    def __repr__(self) -> str:
+        failed = [one.check for one in self.verdicts if one.passed is False]
+        said = f"REFUSED by {', '.join(failed)}" if failed else "PASSED"
+        return "\n".join([f"{_title(self)}: {said}", "", *map(str, self.verdicts)])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr><td><b>{one.word}</b></td><td style="text-align:left">{escape(one.check)}</td>'
+            f'<td style="text-align:left">{escape(one.said)}</td>'
+            f'<td style="text-align:left">{escape(one.demanded)}</td></tr>'
+            for one in self.verdicts
+        )
+        head = repr(self).partition("\n")[0]
+        return f"<table><caption><b>{escape(head)}</b></caption>{rows}</table>"
+
+
+def _title(found: Evidence) -> str:
+    run = found.run
+    closes = run.tape.close_time
+    window = f"{iso(int(closes[0]))[:10]} .. {iso(int(closes[-1]))[:10]}"
+    best = "" if found.sweep is None else f", best of {len(found.sweep):,} rows"
+    where = f"{', '.join(run.symbols)} {run.candles.timeframe}"
+    return f"{run.strategy!r} on {where}, {window}{best}"
+
+
+def _statistics(found: Evidence) -> dict[str, float]:
+    luck, timing = found.luck, found.timing
+    named = {
+        "sharpe_daily": luck.sharpe,
+        "deflated_sharpe": luck.probability,
+        "deflated_sharpe_by_spread": luck.by_spread,
+        "probabilistic_sharpe": luck.above_zero,
+        "best_by_luck": luck.best_by_luck,
+        "min_track_record_days": luck.days_needed,
+        "random_entry_p": timing.p_value,
+        "random_entry_p_after_tries": checks.after_tries(timing.p_value, luck.effective),
+        "breakeven_cost": found.breakeven,
+        "delayed_share": found.delayed_share,
+        "start_share": found.start_share,
+    }
+    if isinstance(found.walk, WalkForward):
+        named |= {
+            "walk_forward_sharpe": found.walk.sharpe,
+            "walk_forward_efficiency": found.walk.efficiency,
+        }
+    if found.neighbours is not None:
+        named["plateau"] = found.neighbours.score
+    if isinstance(found.overfitting, Overfitting):
+        named |= {
+            "overfitting": found.overfitting.pbo,
+            "overfitting_loss": found.overfitting.loss_probability,
+        }
+    if isinstance(found.superiority, Superiority):
+        named |= {
+            "spa_p": found.superiority.consistent,
+            "reality_check_p": found.superiority.reality_check,
+        }
+    if isinstance(found.cross_validation, CrossValidation):
+        named |= {
+            "cross_validation_sharpe": found.cross_validation.median,
+            "cross_validation_negative": found.cross_validation.negative,
+        }
+    for name in ("total_return", "sharpe", "max_drawdown"):
+        named[f"{name}_low"], named[f"{name}_high"] = found.intervals.loc[name, ["low", "high"]]
+    return named
+
+
+def _luck(daily: Floats, matrix: Floats, known: Trials) -> Luck: ...
+
+
+def _trials_of(run: Backtest) -> Trials: ...
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
