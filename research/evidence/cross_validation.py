@@ -29,6 +29,7 @@ from research.strategy import Action
 __all__ = ["CrossValidation", "Margin", "cross_validate", "margin_of"]
 
 SHORTEST_FOLD: Final = 10
+FEWEST_TRAIN_DAYS: Final = 5
 MOST_SPLITS: Final = 5_000
 BLOCK_ROWS: Final = 1024
 
@@ -49,9 +50,10 @@ class CrossValidation:
     """How the best row of the training days has done on test days, path by path.
 
     ``paths`` are daily returns, days x paths; ``sharpe`` is the annual Sharpe ratio of each path,
-    shape ``(paths,)``, ``median`` its median, ``negative`` the share of paths below zero (a path
-    that never traded is not below). ``splits`` has a row a split: ``test_folds`` (a tuple),
-    ``chosen`` (the row's position), ``train_days``, ``train_sharpe``, ``test_sharpe``.
+    shape ``(paths,)``, NaN for one that never traded; ``median`` is that of the others,
+    ``negative`` the share of all paths that lies below zero. ``splits`` has a row a split:
+    ``test_folds`` (a tuple), ``chosen`` (the row's position), ``train_days``, ``train_sharpe``,
+    ``test_sharpe``.
     """
 
     paths: pd.DataFrame
@@ -93,10 +95,9 @@ def cross_validate(
     """
     values = _checked_matrix(matrix, days)
     _require_folds(values.shape[1], folds, test_folds, purge, embargo)
-    from skfolio.model_selection import CombinatorialPurgedCV
-
-    cutter = CombinatorialPurgedCV(folds, test_folds, purged_size=purge, embargo_size=embargo)
+    cutter = _cutter(folds, test_folds, purge, embargo)
     splits = list(cutter.split(np.empty((values.shape[1], 1))))
+    _require_train_days(min(len(train) for train, _ in splits), purge, embargo)
     train_sharpe = _train_sharpes(values, [train for train, _ in splits])
     chosen = np.argsort(-train_sharpe, axis=0, kind="stable")[0]
     paths = np.empty((values.shape[1], cutter.n_test_paths))
@@ -159,6 +160,18 @@ def _holding_times(run: Backtest) -> Iterator[int]:
     yield from (int(run.tape.close_time[-1]) - at for at in opened.values())
 
 
+def _cutter(folds: int, test_folds: int, purge: int, embargo: int) -> Any:
+    try:
+        from skfolio.model_selection import CombinatorialPurgedCV
+    except ImportError as err:
+        raise InputError(
+            "skfolio is not installed",
+            field="cross_validate",
+            remedy="Install the extra: pip install 'candlebook[evidence]', or make install.",
+        ) from err
+    return CombinatorialPurgedCV(folds, test_folds, purged_size=purge, embargo_size=embargo)
+
+
 def _checked_matrix(matrix: Any, days: pd.DatetimeIndex) -> Floats:
     values = np.asarray(matrix, np.float64)
     if values.ndim != 2 or not len(values) or values.shape[1] != len(days):
@@ -176,6 +189,10 @@ def _checked_matrix(matrix: Any, days: pd.DatetimeIndex) -> Floats:
 
 
 def _require_folds(days: int, folds: int, test_folds: int, purge: int, embargo: int) -> None:
+    given = {"folds": folds, "test_folds": test_folds, "purge": purge, "embargo": embargo}
+    for field, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise InputError(field=field, value=value, expected="a whole number")
     # A fold no shorter than their number takes the rest of the division into the last one.
     shortest = max(SHORTEST_FOLD, folds)
     if folds < 3 or days // folds < shortest:
@@ -199,6 +216,17 @@ def _require_folds(days: int, folds: int, test_folds: int, purge: int, embargo: 
             field="purge and embargo",
             value=(purge, embargo),
             expected=f"days, together at most {most}: a fold has {days // folds}",
+        )
+
+
+def _require_train_days(fewest: int, purge: int, embargo: int) -> None:
+    if fewest < FEWEST_TRAIN_DAYS:
+        raise InputError(
+            f"some split has {fewest} days left to train on, {FEWEST_TRAIN_DAYS} are the fewest",
+            field="purge and embargo",
+            value=(purge, embargo),
+            expected="fewer days",
+            remedy="Longer folds, or fewer test folds, leave more.",
         )
 
 

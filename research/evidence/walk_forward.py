@@ -104,8 +104,8 @@ def walk_forward(
     """
     sweep.ranked(metric)
     names = [str(name) for name in sweep.frame.index.names]
-    course = _Choice(sweep.strategies, names, sweep.candles, sweep.account, metric)
-    return _walk(course, sweep.trade_from, folds, anchored)
+    choice = _Choice(sweep.strategies, names, sweep.candles, sweep.account, metric)
+    return _walk(choice, sweep.trade_from, folds, anchored)
 
 
 def out_of_sample(run: Backtest, folds: int = 6) -> WalkForward:
@@ -169,11 +169,11 @@ def _walk(choice: _Choice, start: int | None, folds: int, anchored: bool) -> Wal
 
 def _closes(candles: CandleSet, start: int | None, warmup: int) -> Ints:
     """Closes of the bars from ``start`` on at which the warm-up of some symbol is over."""
-    closes = candles.clock() + candles.bar_ms
-    ready = [int(one.ts[warmup]) + candles.bar_ms for one in candles if len(one) > warmup]
-    begin = max(min(ready), start or 0) if ready else int(closes[-1]) + 1
-    later: Ints = closes[first_bar(closes - candles.bar_ms, candles.bar_ms, begin) :]
-    return later
+    opens, bar_ms = candles.clock(), candles.bar_ms
+    ready = [int(one.ts[warmup]) for one in candles if len(one) > warmup]
+    first = int(np.searchsorted(opens, min(ready))) if ready else len(opens)
+    closes: Ints = opens[max(first, first_bar(opens, bar_ms, start)) :] + bar_ms
+    return closes
 
 
 def _long_enough(closes: Ints, folds: int, anchored: bool, warmup: int) -> tuple[Window, ...]:
