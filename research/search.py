@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Setting",
     "Sweep",
+    "best_first",
     "finish_returns",
     "frame_of",
     "maybe_writing",
@@ -219,7 +220,7 @@ class Sweep:
                 value=metric,
                 expected="a metric that some run defines",
             )
-        return np.argsort(scores if metric == "max_drawdown" else -scores, kind="stable")
+        return best_first(scores, metric)
 
     def best(self, metric: str = "sharpe") -> Strategy:
         """The strategy with the highest ``metric`` (lowest for ``max_drawdown``), as ``ranked``."""
@@ -272,6 +273,14 @@ class Sweep:
     def _repr_html_(self) -> str:
         top = self.frame.sort_values("sharpe", ascending=False).head(10)
         return f"<p>{self!r}</p>{top.to_html(float_format='{:.4g}'.format)}"
+
+
+def best_first(scores: Floats, metric: str) -> Ints:
+    """Positions of these values of ``metric``, best first (lowest for ``max_drawdown``).
+
+    Of equals the first; those without a value (NaN) last.
+    """
+    return np.argsort(scores if metric == "max_drawdown" else -scores, kind="stable")
 
 
 def _require_class(strategy: object) -> None:
