@@ -4,6 +4,7 @@ CandlebookError
 ├── InputError               2  the person who typed it can mend it
 │   ├── SettingsError           a file in params/, .env or the environment
 │   ├── ParameterError          a strategy or backtest parameter out of bounds
+│   ├── LookAheadFound          a strategy's answers depend on later candles
 │   └── UnknownNameError        no such symbol, strategy, timeframe, artefact
 ├── DataError                3  the candles cannot be used as they are
 │   ├── HistoryMissing          nothing stored for this series or range
@@ -52,6 +53,7 @@ __all__ = [
     "IllegalTransition",
     "InputError",
     "LedgerError",
+    "LookAheadFound",
     "MarketChanged",
     "ParameterError",
     "ParityBroken",
@@ -116,6 +118,10 @@ class SettingsError(InputError):
 
 class ParameterError(InputError):
     """A parameter of a strategy, backtest or sweep is out of its bounds."""
+
+
+class LookAheadFound(InputError):
+    """A strategy says of a bar what it could not have known at that bar's close."""
 
 
 class UnknownNameError(InputError):
