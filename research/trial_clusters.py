@@ -3,8 +3,9 @@
 The clusters are those of average linkage on one minus the correlation of period returns, cut where
 the average correlation between two clusters falls below a threshold. M. Lopez de Prado, M. J.
 Lewis, Detection of False Investment Strategies Using Unsupervised Learning Methods (Quantitative
-Finance, 2019), section 4, count trials by clusters of correlated returns; they choose the number of clusters
-by silhouettes, here it follows from the threshold, so that one more row cannot redraw all the rest.
+Finance, 2019), section 4, count trials by clusters of correlated returns; they choose the number of
+clusters by silhouettes, here it follows from a threshold, so that one more row cannot redraw the
+rest.
 
 Pure functions over ``returns``, rows x periods, NaN where a row's window does not reach. Memory is
 bounded by ``MOST_LEADERS`` squared, whatever the number of rows.

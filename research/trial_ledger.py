@@ -1,13 +1,13 @@
 """The ledger of everything that was ever tried: an append-only SQLite file, a row a batch.
 
 ``backtest``, ``sweep`` and ``optimise`` write to it as they finish, from any notebook or script:
-what nobody was shown, a search that was killed or failed, is not there. Rows are chained: the digest
-of each covers its every field and the digest of the one before. Triggers refuse any change; what
-another tool changes, drops or adds all the same is found by ``check``, but for an end that was cut
-off together with SQLite's own count of rows: keep ``head`` elsewhere to tell that.
+what nobody was shown, a search that was killed or failed, is not there. Rows are chained: the
+digest of each covers its every field and the digest of the one before. Triggers refuse any change;
+what another tool changes, drops or adds all the same is found by ``check``, but for an end that was
+cut off together with SQLite's own count of rows: keep ``head`` elsewhere to tell that.
 
-Write-ahead log with ``synchronous=NORMAL``: a killed process loses nothing; a power cut may lose the
-last batches, never the file. Several processes may write at once, each waits for its turn.
+Write-ahead log with ``synchronous=NORMAL``: a killed process loses nothing; a power cut may lose
+the last batches, never the file. Several processes may write at once, each waits for its turn.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ class TrialLedger:
 
         A verdict on one strategy counts those of all: leave ``strategy`` out.
         """
-        wanted = (
-            None if symbols is None else set([symbols] if isinstance(symbols, str) else symbols)
-        )
+        wanted = None if symbols is None else set(symbols)
         first, last = window or (0, 2**62)
         chosen = [
             one
@@ -289,9 +287,7 @@ class TrialLedger:
         try:
             yield
         except (sqlite3.Error, OSError) as err:
-            self._open, dropped = None, self._open
-            if dropped is not None and dropped[0][0] == os.getpid():
-                dropped[1].close()
+            self.close()
             damaged = getattr(err, "sqlite_errorcode", 0) & 0xFF in {
                 sqlite3.SQLITE_NOTADB,
                 sqlite3.SQLITE_CORRUPT,
@@ -404,7 +400,9 @@ _KINDS: Final = {
 def _read(number: int, values: Sequence[Any]) -> Recorded:
     said = dict(zip(FIELDS, values, strict=True))
     at, who, rows = said.pop("at"), said.pop("who"), said.pop("rows")
-    arrays = {name: np.frombuffer(said.pop(name), kind) for name, kind in _KINDS.items()}
+    arrays: dict[str, Any] = {
+        name: np.frombuffer(said.pop(name), kind) for name, kind in _KINDS.items()
+    }
     said["symbols"] = tuple(json.loads(said["symbols"]))
     said["parameters"] = json.loads(said["parameters"])
     arrays["returns"] = arrays["returns"].reshape(rows, len(arrays["buckets"]))

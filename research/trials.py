@@ -1,8 +1,8 @@
 """What was tried: a batch of rows as it is recorded, and the trials that a verdict has to count.
 
-A *trial* is one combination of parameters of one strategy on one market and account. It counts once,
-however often it was run and whatever the candles it was run on: with more history it is the same
-trial. Another version or another code of the strategy, other symbols, costs, limits or stops are
+A *trial* is one combination of parameters of one strategy on one market and account. It counts
+once, however often it was run and whatever the candles it was run on: with more history it is the
+same trial. Another version or another code of the strategy, other symbols, costs, limits or stops are
 other trials, since a person who varies them chooses among them as well. Trials are compared by the
 sketches of their returns (``research.sketch``). Times are UTC milliseconds.
 """

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session", autouse=True)
 def trials_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The ledger of trials of this session (of this worker); processes that it starts inherit it."""
+    """The ledger of trials of this session (or worker); processes that it starts inherit it."""
     path = tmp_path_factory.mktemp("trials") / "trials.db"
     with environment_with({"CANDLEBOOK_TRIALS": str(path)}):
         yield path

@@ -1,8 +1,8 @@
 """What it costs that nothing is forgotten: a sweep with and without the ledger of trials.
 
 1,000 SMA crossovers over four years of hours, warm, the two in turns, medians. *Without* takes no
-equity at the marks, makes no digest and writes nothing. Then one backtest the same way, and how long
-100,000 trials take to be told apart.
+equity at the marks, makes no digest and writes nothing. Then one backtest the same way, and how
+long 100,000 trials take to be told apart.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def unrecorded() -> Iterator[None]:
         return figures_of_rows(*given[:-1])
 
     with (
-        patch.object(search, "record_batch", lambda make: None),
-        patch.object(backtesting, "record_batch", lambda make: None),
+        patch.object(search, "record_batch", lambda _make: None),
+        patch.object(backtesting, "record_batch", lambda _make: None),
         patch.object(search, "figures_of_rows", without_marks),
-        patch.object(Sketch, "put", lambda *given: None),
+        patch.object(Sketch, "put", lambda *_given: None),
     ):
         yield
 
