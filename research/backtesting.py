@@ -38,9 +38,13 @@ from research.engine import fold
 from research.errors import HistoryMissing, InputError
 from research.metrics import METRICS, Metrics, metrics_of, tally_log
 from research.risk import Rules, rules_for
+from research.rows import Row
+from research.sketch import blank_sketch, marks_of
 from research.state import Log, State, opening_state
 from research.strategy import Signal, Strategy, Targets, compute_targets
 from research.tape import Intervention, Tape, candle_positions, tape_of
+from research.trial_ledger import record_batch
+from research.trials import Batch, batch_of
 from research.workspace import default_account
 
 if TYPE_CHECKING:
@@ -149,15 +153,26 @@ def backtest(
 
     ``account`` defaults to the project's settings. ``trade_from`` (a UTC time) is when trading
     starts, flat: earlier candles only warm the indicators. ``interventions`` are kill-switch moves
-    by people; ``name`` is the account's name, which order ids are made of.
+    by people; ``name`` is the account's name, which order ids are made of. The run is counted among
+    the project's trials (``research.trial_ledger``).
 
     Raises HistoryMissing for an empty series, CandlesRejected for unsound candles, GapNotAccepted
     for a gap that nobody has accepted, InputError for a start that leaves nothing to trade and for
     what is no strategy, candles or account.
     """
-    return rerun(
+    run = rerun(
         strategy, candles, account, trade_from=trade_from, interventions=interventions, name=name
     )
+    record_batch(lambda: _batch_of_run(run))
+    return run
+
+
+def _batch_of_run(run: Backtest) -> Batch:
+    sketch = blank_sketch(run.tape.close_time, 1)
+    equity = run.log.equity[marks_of(run.tape.close_time)]
+    sketch.put([0], equity[None, :], run.account.initial_cash)
+    rows = [Row(run.metrics, run.halted_at is not None)]
+    return batch_of("backtest", [run.strategy], run.candles, run.account, rows, sketch)
 
 
 def rerun(

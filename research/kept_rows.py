@@ -2,10 +2,10 @@
 
 A folder is one sweep's: ``sweep.json`` says which (a digest of strategy, code, combinations,
 candles and account), and each finished chunk is a file ``rows-<SHA-256>.npy`` whose name is the
-hash of its bytes: figures, and after them the daily returns where they were asked for. A file that
-is not what it was when it was written, or lacks returns that are wanted, counts as not there: its
-rows are computed again. All is float64 as the sweep computed it, so that a resumed frame is the
-same frame.
+hash of its bytes: figures, the equity at the course's marks, and after it the daily returns where
+they were asked for. A file that is not what it was when it was written, or lacks returns that are
+wanted, counts as not there: its rows are computed again. All is float64 as the sweep computed it,
+so that a resumed frame is the same frame.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from research.durable import write_whole
 from research.errors import InputError
 from research.metrics import Metrics
 from research.rows import Row
+from research.sketch import Sketch
 from research.strategy import Strategy
 
 __all__ = ["KeptRows", "kept_rows", "sweep_digest"]
@@ -70,34 +71,42 @@ class KeptRows:
 
     folder: Path
 
-    def read(self, returns: DailyFile | None = None) -> dict[int, Row]:
-        """Every sound row by its position in the sweep's order; ``returns`` takes its own."""
-        days = 0 if returns is None else len(returns.days)
+    def read(
+        self,
+        sketch: Sketch | None = None,
+        initial_cash: float = 1.0,
+        returns: DailyFile | None = None,
+    ) -> dict[int, Row]:
+        """Every sound row by its position in the sweep's order; ``sketch`` and ``returns`` take
+        their own."""
+        start = len(COLUMNS) + (0 if sketch is None else sketch.marks)
         rows: dict[int, Row] = {}
         for path in sorted(self.folder.glob("rows-*.npy")):
             raw = path.read_bytes()
             if path.stem != f"rows-{hashlib.sha256(raw).hexdigest()}":
                 continue
             table = np.load(io.BytesIO(raw))
+            positions = table[:, 0].astype(int).tolist()
             if returns is not None:
-                if table.shape[1] != len(COLUMNS) + days:
+                if table.shape[1] != start + len(returns.days):
                     continue
-                returns.put(table[:, 0].astype(int).tolist(), table[:, len(COLUMNS) :])
+                returns.put(positions, table[:, start:])
+            if sketch is not None:
+                sketch.put(positions, table[:, len(COLUMNS) : start], initial_cash)
             for position, *figures, halted in table[:, : len(COLUMNS)].tolist():
                 rows[int(position)] = Row(_figures(figures), bool(halted))
         return rows
 
-    def keep(
-        self, positions: Sequence[int], rows: Sequence[Row], daily: Floats | None = None
-    ) -> None:
-        """Write one finished chunk, whole or not at all; ``daily`` is rows x days."""
+    def keep(self, positions: Sequence[int], rows: Sequence[Row], *notes: Floats | None) -> None:
+        """Write one finished chunk, whole or not at all; ``notes`` are its equity at the marks
+        (rows x marks) and, where they are wanted, its daily returns (rows x days)."""
         table = [
             [position, *row.figures, row.halted]
             for position, row in zip(positions, rows, strict=True)
         ]
         sink = io.BytesIO()
         figures = np.array(table, np.float64).reshape(len(rows), len(COLUMNS))
-        np.save(sink, figures if daily is None else np.hstack([figures, daily]))
+        np.save(sink, np.hstack([figures, *(one for one in notes if one is not None)]))
         raw = sink.getvalue()
         write_whole(self.folder / f"rows-{hashlib.sha256(raw).hexdigest()}.npy", raw)
 

@@ -259,6 +259,7 @@ class Environment(_Section):
     replay_database_url: DatabaseUrl | None = None
     replay_exchange_url: Annotated[str, AfterValidator(_http_url)] | None = None
     shared: Path | None = None
+    trials: Path | None = None
     openai_api_key: SecretStr | None = None
     telegram_bot_token: SecretStr | None = None
     telegram_chat_id: SecretStr | None = None

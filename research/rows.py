@@ -24,6 +24,7 @@ from research.errors import ParameterError
 from research.indicators import Bank, sharing
 from research.metrics import Metrics, Tally, metrics_of, opening_tally, tally_bar
 from research.risk import Rules, rules_for
+from research.sketch import marks_of
 from research.state import Log, State, as_arrays, clear_row, new_log, opening_state
 from research.strategy import Strategy, compute_targets, raw_targets
 from research.stretch import (
@@ -52,13 +53,15 @@ class Row(NamedTuple):
 class Course:
     """The bars that every row lives through: candles, their tape without targets, their places.
 
-    ``day_ends`` are the bars that close last on their UTC day.
+    ``day_ends`` are the bars that close last on their UTC day, ``marks`` those of them at which a
+    row's sketch is taken.
     """
 
     candles: CandleSet
     tape: Tape
     places: tuple[Place, ...]
     day_ends: Ints
+    marks: Ints
 
 
 def course_of(candles: CandleSet, start: int | None, account: Account) -> Course:
@@ -67,7 +70,8 @@ def course_of(candles: CandleSet, start: int | None, account: Account) -> Course
     ``account`` says what else its limits want to know of each bar.
     """
     tape, places = blank_tape(candles, (), start, account.volatility_bars)
-    return Course(candles, tape, tuple(places), day_ends(tape.close_time))
+    close_time = tape.close_time
+    return Course(candles, tape, tuple(places), day_ends(close_time), marks_of(close_time))
 
 
 def figures_of_rows(
@@ -77,17 +81,22 @@ def figures_of_rows(
     bank: Bank,
     on_row: Callable[[], Any] = lambda: None,
     daily: Floats | None = None,
+    marked: Floats | None = None,
 ) -> list[Row]:
     """The rows of ``strategies``, in their order; indicators are shared through ``bank``.
 
-    ``daily``, rows x days of the course, takes the daily returns of each. Several threads may live
-    through one course. Raises ParameterError for a target that is none.
+    ``daily``, rows x days of the course, takes the daily returns of each, ``marked``, rows x marks
+    of the course, its equity there. Several threads may live through one course. Raises
+    ParameterError for a target that is none.
     """
     candles, places = course.candles, course.places
     tape = course.tape._replace(target=course.tape.target.copy())
     symbols = len(candles)
     rules, log = as_arrays(rules_for(account, candles.symbols)), new_log(1, symbols)
-    scratch = new_scratch(len(tape.close_time), None if daily is None else course.day_ends)
+    noted = None if marked is None else course.marks
+    noted = noted if daily is None else course.day_ends
+    scratch = new_scratch(len(tape.close_time), noted)
+    at_marks = slice(None) if daily is None else np.searchsorted(course.day_ends, course.marks)
     rows: list[Row] = []
     with sharing(bank):
         for strategy in strategies:
@@ -99,6 +108,8 @@ def figures_of_rows(
                 _tell_wrong_target(strategy, candles)
             if daily is not None:
                 daily[len(rows)] = daily_returns(scratch.day_equity, account.initial_cash)
+            if marked is not None:
+                marked[len(rows)] = scratch.day_equity[at_marks]
             rows.append(Row(metrics_of(tally, account.initial_cash, candles.bar_ms), bool(tripped)))
             on_row()
     return rows

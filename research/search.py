@@ -29,6 +29,7 @@ from research.backtesting import (
 )
 from research.candles import Candles, CandleSet, Floats, Ints, utc_ms
 from research.cluster import Job, Place, place_of, rows_on_cluster
+from research.cluster.chunk import Found
 from research.combinations import Constraint, drawn, every, require_some, space_of
 from research.daily import day_index
 from research.daily_file import DailyFile, writing_returns
@@ -37,8 +38,11 @@ from research.indicators import Bank
 from research.kept_rows import KeptRows, kept_rows, sweep_digest
 from research.metrics import METRICS, Metrics
 from research.rows import Row, course_of, figures_of_rows
+from research.sketch import Sketch, blank_sketch
 from research.strategy import Strategy
 from research.tape import first_bar
+from research.trial_ledger import record_batch
+from research.trials import batch_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -109,13 +113,16 @@ def sweep(
         kept = kept_rows(Path(resume), digest)
     order = _tiled(chosen, space.values, sum(len(one) for one in run.candles))
     with maybe_writing(returns, run.close_time) as out:
-        work = _Work(tuple(chosen), run.candles, run.account, run.start, kept, out, place)
-        frame = frame_of(list(space.values), chosen, _rows(work, order, progress))
+        sketch = blank_sketch(run.close_time, len(chosen))
+        work = _Work(tuple(chosen), run.candles, run.account, run.start, sketch, kept, out, place)
+        rows = _rows(work, order, progress)
+        frame = frame_of(list(space.values), chosen, rows)
         found = Sweep(
             *(strategy, run.candles, run.account, run.start, tuple(chosen), frame, skipped),
             returns=None if returns is None else Path(returns),
         )
         finish_returns(out, found)
+    record_batch(lambda: batch_of("sweep", chosen, run.candles, run.account, rows, sketch))
     return found
 
 
@@ -305,12 +312,14 @@ def silent(progress: bool | None) -> bool | None:
 
 @dataclass(frozen=True)
 class _Work:
-    """What the rows of a sweep are computed from, where, and where they and their returns go."""
+    """What the rows of a sweep are computed from, where, and where they, their sketches and their
+    returns go."""
 
     strategies: tuple[Strategy, ...]
     candles: CandleSet
     account: Account
     start: int | None
+    sketch: Sketch
     kept: KeptRows | None
     returns: DailyFile | None = None
     place: Place | None = None
@@ -321,7 +330,9 @@ def _rows(work: _Work, order: Sequence[int], progress: bool | None) -> list[Row]
 
     Each chunk is kept as soon as it is done: by a kill one loses the chunks under way.
     """
-    rows: dict[int, Row] = {} if work.kept is None else work.kept.read(work.returns)
+    rows: dict[int, Row] = {}
+    if work.kept is not None:
+        rows = work.kept.read(work.sketch, work.account.initial_cash, work.returns)
     left = [i for i in order if i not in rows]
     bar = tqdm(
         total=len(order),
@@ -351,9 +362,10 @@ def _rows_here(work: _Work, left: Sequence[int], on_rows: Callable[..., Any]) ->
         daily: Floats | None = None
         if work.returns is not None:
             daily = np.empty((len(chunk), len(course.day_ends)))
-        found = figures_of_rows(chosen, course, work.account, bank, on_rows, daily)
-        _keep(work, chunk, found, daily)
-        return found
+        marked = np.empty((len(chunk), len(course.marks)))
+        rows = figures_of_rows(chosen, course, work.account, bank, on_rows, daily, marked)
+        _keep(work, chunk, Found(rows, marked, daily))
+        return rows
 
     rows: dict[int, Row] = {}
     with ThreadPoolExecutor(workers, thread_name_prefix="sweep") as pool:
@@ -362,12 +374,13 @@ def _rows_here(work: _Work, left: Sequence[int], on_rows: Callable[..., Any]) ->
     return rows
 
 
-def _keep(work: _Work, chunk: Sequence[int], found: Sequence[Row], daily: Floats | None) -> None:
+def _keep(work: _Work, chunk: Sequence[int], found: Found) -> None:
     """Write what is to be kept of a chunk that is done."""
-    if work.returns is not None and daily is not None:
-        work.returns.put(chunk, daily)
+    work.sketch.put(chunk, found.marked, work.account.initial_cash)
+    if work.returns is not None and found.daily is not None:
+        work.returns.put(chunk, found.daily)
     if work.kept is not None:
-        work.kept.keep(chunk, found, daily)
+        work.kept.keep(chunk, found.rows, found.marked, found.daily)
 
 
 def _rows_of_cluster(
@@ -378,9 +391,9 @@ def _rows_of_cluster(
     job = Job(work.strategies, work.candles, work.account, work.start, BANK_BYTES, days)
     rows: dict[int, Row] = {}
     with closing(rows_on_cluster(place, job, left)) as chunks:
-        for chunk, (found, daily) in chunks:
-            _keep(work, chunk, found, daily)
-            rows.update(zip(chunk, found, strict=True))
+        for chunk, found in chunks:
+            _keep(work, chunk, found)
+            rows.update(zip(chunk, found.rows, strict=True))
             on_rows(len(chunk))
     return rows
 

@@ -89,7 +89,8 @@ class Settings:
 
     ``symbols`` in the file's order; ``strategies`` by name; ``filters`` is None where
     params/filters/ has no snapshot of the exchange. ``shared`` is the folder beside the project
-    that has real candles in ``history/``; a path that was given is not checked here.
+    that has real candles in ``history/``; a path that was given is not checked here. ``trials`` is
+    the ledger of everything that was tried.
     """
 
     root: Path
@@ -113,6 +114,7 @@ class Settings:
     replay_database_url: str
     replay_exchange_url: str | None
     shared: Path | None
+    trials: Path
     openai_api_key: SecretStr | None
     telegram_bot_token: SecretStr | None
     telegram_chat_id: SecretStr | None
@@ -309,6 +311,7 @@ def load_settings(root: Path | None = None, environ: Mapping[str, str] | None = 
         replay_database_url=_anchored(outside.replay_database_url, root, data_dir / "replay.db"),
         replay_exchange_url=outside.replay_exchange_url,
         shared=shared or (beside if (beside / "history").is_dir() else None),
+        trials=root / (outside.trials.expanduser() if outside.trials else data_dir / "trials.db"),
         **{key: getattr(outside, key) for key in SECRETS.values()},
         sources=inputs.sources,
     )

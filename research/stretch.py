@@ -36,7 +36,8 @@ class Scratch(NamedTuple):
     """Room for a kernel, which may make no array: positions of busy bars, one block's marks, and
     what it is to note.
 
-    ``day_equity`` takes the equity at each of the bars ``day_ends``, which rise; both may be empty.
+    ``day_equity`` takes the equity at each of the bars ``day_ends``, which rise: all ends of days,
+    some of them, or none.
     """
 
     busy: Any

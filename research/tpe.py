@@ -38,7 +38,10 @@ from research.search import (
     setting_of,
     silent,
 )
+from research.sketch import Sketch, blank_sketch
 from research.strategy import Strategy
+from research.trial_ledger import record_batch
+from research.trials import batch_of
 
 __all__ = ["optimise"]
 
@@ -84,7 +87,9 @@ def optimise(
     study = _study(metric, seed)
     space = space_of(strategy, grid, constraint)
     with maybe_writing(returns, run.close_time) as out:
-        runner = _Runner(course_of(run.candles, run.start, run.account), run.account, out)
+        sketch = blank_sketch(run.close_time, min(trials, space.size))
+        course = course_of(run.candles, run.start, run.account)
+        runner = _Runner(course, run.account, sketch, out)
         found = _search(study, space, metric, trials, runner, progress)
         require_some(space, found.strategies)
         frame = frame_of(list(space.values), found.strategies, found.rows)
@@ -94,6 +99,13 @@ def optimise(
             returns=None if returns is None else Path(returns),
         )
         finish_returns(out, result)
+    if found.rows:
+        sketch = runner.sketch.first(len(found.rows))
+        record_batch(
+            lambda: batch_of(
+                "optimise", found.strategies, run.candles, run.account, found.rows, sketch
+            )
+        )
     return result
 
 
@@ -108,10 +120,11 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Runner:
-    """Runs rows on every core, and hands their daily returns to ``out``."""
+    """Runs rows on every core, sketches them, and hands their daily returns to ``out``."""
 
     course: Course
     account: Account
+    sketch: Sketch
     out: DailyFile | None
     bank: Bank = field(default_factory=lambda: Bank(BANK_BYTES))
 
@@ -121,18 +134,21 @@ class _Runner:
         """The rows of ``strategies``, the first of which is row ``first`` of the search."""
         days = len(self.course.day_ends)
         daily = None if self.out is None else np.empty((len(strategies), days))
+        marked = np.empty((len(strategies), len(self.course.marks)))
 
         def part(places: range) -> list[Row]:
             chosen = [strategies[i] for i in places]
             noted = None if daily is None else daily[places.start : places.stop]
+            at_marks = marked[places.start : places.stop]
             return figures_of_rows(
-                chosen, self.course, self.account, self.bank, lambda: None, noted
+                chosen, self.course, self.account, self.bank, lambda: None, noted, at_marks
             )
 
         size = -(-len(strategies) // (os.cpu_count() or 1))
         starts = range(0, len(strategies), max(1, size))
         parts = [range(one, min(one + size, len(strategies))) for one in starts]
         rows = [row for found in pool.map(part, parts) for row in found]
+        self.sketch.put(range(first, first + len(rows)), marked, self.account.initial_cash)
         if self.out is not None and daily is not None:
             self.out.put(range(first, first + len(rows)), daily)
         return rows

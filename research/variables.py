@@ -46,6 +46,7 @@ VARIABLES: dict[str, PathTo] = {
     "DATABASE_URL": ("database_url",),
     "CANDLEBOOK_REPLAY_DATABASE_URL": ("replay_database_url",),
     "CANDLEBOOK_DATA_DIR": ("data_dir",),
+    "CANDLEBOOK_TRIALS": ("trials",),
     "CANDLEBOOK_EXCHANGE_URL": ("exchange_url",),
     "CANDLEBOOK_REPLAY_EXCHANGE_URL": ("replay_exchange_url",),
     "CANDLEBOOK_SHARED": ("shared",),

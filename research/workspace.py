@@ -6,9 +6,11 @@ These are the only functions of ``research`` that look for the project (see
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 from research.account import Account
@@ -16,10 +18,18 @@ from research.candles import CandleSet, utc_ms
 from research.errors import HistoryMissing
 from research.exchange import MarketData
 from research.history import History
-from research.settings import Settings, load_settings
+from research.settings import SETTINGS_FILE, Settings, load_settings, project_root
 from research.synthetic import SYNTHETIC_NOTICE, synthetic_candles
 
-__all__ = ["default_account", "history_of", "load", "load_or_synthetic", "market", "market_of"]
+__all__ = [
+    "default_account",
+    "history_of",
+    "load",
+    "load_or_synthetic",
+    "market",
+    "market_of",
+    "trials_path",
+]
 
 SYNTHETIC_BARS = 17_520  # two years of hours
 
@@ -115,6 +125,30 @@ def load_or_synthetic(
         first = None if start is None else utc_ms(start)
         chosen = made.between(first, None if end is None else utc_ms(end))
         return chosen if all(len(one) for one in chosen) else made
+
+
+def trials_path() -> Path:
+    """Where the project keeps what was tried: CANDLEBOOK_TRIALS, or ``trials.db`` in its data.
+
+    Every run asks, so settings are read anew only where what names the file has changed. Raises
+    SettingsError outside a project, and for settings that are wrong.
+    """
+    root = project_root()
+    named = tuple(os.environ.get(name) for name in ("CANDLEBOOK_TRIALS", "CANDLEBOOK_DATA_DIR"))
+    return _trials_path(root, named, _stamp(root / ".env"), _stamp(root / SETTINGS_FILE))
+
+
+@lru_cache(maxsize=16)
+def _trials_path(root: Path, *_seen: object) -> Path:
+    return load_settings(root).trials
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def promoted_folder(settings: Settings) -> Path:

@@ -1,8 +1,12 @@
-"""Real candles for the tests that want them; where there are none, those tests say so and skip."""
+"""Real candles for the tests that want them; where there are none, those tests say so and skip.
+
+What the tests run is no trial of the project: it goes to a ledger of their own.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +14,17 @@ import pytest
 from research.history import History
 from research.history_import import import_folder
 from research.known_gaps import accept_known_gaps, load_known_gaps
+from research.variables import environment_with
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trials_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The ledger of trials of this session (or worker); processes that it starts inherit it."""
+    path = tmp_path_factory.mktemp("trials") / "trials.db"
+    with environment_with({"CANDLEBOOK_TRIALS": str(path)}):
+        yield path
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ __all__ = ["Job", "Place", "place_of", "rows_a_chunk", "rows_on_cluster"]
 
 # Half a second of work or more, beside which the few milliseconds that a task costs are nothing.
 BARS_A_CHUNK: Final = 100_000_000
-# What daily returns may weigh in one answer.
+# What daily returns and marks may weigh in one answer.
 BYTES_AN_ANSWER: Final = 8 * 2**20
 # So many that the workers end at about the same time, and that little is lost by an interruption.
 CHUNKS_A_WORKER: Final = 8
@@ -143,7 +143,7 @@ def _require_installed(kind: str, address: bool) -> None:
 def rows_a_chunk(rows: int, bars: int, workers: int, days: int = 0) -> int:
     """How many rows make a chunk: at most a good task's work, and enough chunks for everybody.
 
-    ``days`` is how many daily returns come back with each row.
+    ``days`` is how many daily returns and marks come back with each row.
     """
     fair = -(-rows // (CHUNKS_A_WORKER * max(workers, 1)))
     light = BYTES_AN_ANSWER // (8 * days) if days else fair
@@ -164,7 +164,7 @@ def rows_on_cluster(
     """
     course = course_of(job.candles, job.start, job.account)
     key, common = uuid.uuid4().hex, packed(_common(job, course, positions), "the sweep")
-    days = len(course.day_ends) if job.wants_daily else 0
+    days = len(course.marks) + (len(course.day_ends) if job.wants_daily else 0)
     bars = sum(len(one) for one in job.candles)
     with _opened(place, len(common)) as crew:
         size = rows_a_chunk(len(positions), bars, crew.workers(), days)

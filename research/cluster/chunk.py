@@ -42,9 +42,11 @@ REMEDY: Final = "Give every worker the project and the libraries of this process
 
 
 class Found(NamedTuple):
-    """A chunk that is done: its rows, and their daily returns (rows x days) where asked for."""
+    """A chunk that is done: its rows, their equity at the course's marks (rows x marks), and their
+    daily returns (rows x days) where asked for."""
 
     rows: list[Row]
+    marked: Floats
     daily: Floats | None
 
 
@@ -99,8 +101,11 @@ def compute_chunk(key: str, common: Callable[[], bytes], chunk: bytes) -> Found:
         ready = _ready[0]
     strategies = _unpacked(chunk)
     daily = np.empty((len(strategies), len(ready.course.day_ends))) if ready.wants_daily else None
-    rows = figures_of_rows(strategies, ready.course, ready.account, ready.bank, lambda: None, daily)
-    return Found(rows, daily)
+    marked = np.empty((len(strategies), len(ready.course.marks)))
+    rows = figures_of_rows(
+        strategies, ready.course, ready.account, ready.bank, lambda: None, daily, marked
+    )
+    return Found(rows, marked, daily)
 
 
 def forget(key: str) -> None:

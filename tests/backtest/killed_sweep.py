@@ -64,23 +64,29 @@ def swept(resume: Path | None = None, **grid: Sequence[int]) -> pd.DataFrame:
 keep_rows = KeptRows.keep
 
 
-def _positions_off_by_one(kept: KeptRows, positions: Sequence[int], rows: Sequence[Row]) -> None:
-    keep_rows(kept, [max(one - 1, 0) for one in positions], rows)
+def _positions_off_by_one(
+    kept: KeptRows, positions: Sequence[int], rows: Sequence[Row], *notes: Any
+) -> None:
+    keep_rows(kept, [max(one - 1, 0) for one in positions], rows, *notes)
 
 
-def _one_row_too_few(kept: KeptRows, positions: Sequence[int], rows: Sequence[Row]) -> None:
-    keep_rows(kept, positions[:-1], rows[:-1])
+def _one_row_too_few(
+    kept: KeptRows, positions: Sequence[int], rows: Sequence[Row], *notes: Any
+) -> None:
+    keep_rows(kept, positions[:-1], rows[:-1], *(one[:-1] for one in notes if one is not None))
 
 
-def _keeps_nothing(kept: KeptRows, positions: Sequence[int], rows: Sequence[Row]) -> None:
+def _keeps_nothing(
+    kept: KeptRows, positions: Sequence[int], rows: Sequence[Row], *notes: Any
+) -> None:
     pass
 
 
-def _last_bit(kept: KeptRows, positions: Sequence[int], rows: Sequence[Row]) -> None:
+def _last_bit(kept: KeptRows, positions: Sequence[int], rows: Sequence[Row], *notes: Any) -> None:
     first, *others = rows
     sharpe = float(np.nextafter(first.figures.sharpe, 9.0))
     changed: Metrics = first.figures._replace(sharpe=sharpe)
-    keep_rows(kept, positions, [first._replace(figures=changed), *others])
+    keep_rows(kept, positions, [first._replace(figures=changed), *others], *notes)
 
 
 BREAKS: dict[str, Callable[..., None]] = {

@@ -282,7 +282,7 @@ def test_no_more_than_some_chunks_of_returns_are_ever_in_memory(
     sizes: list[int] = []
 
     def noting(strategies: Any, *others: Any) -> Any:
-        sizes.append(others[-1].size)
+        sizes.append(others[4].size)
         return figures_of_rows(strategies, *others)
 
     monkeypatch.setattr(search, "figures_of_rows", noting)

@@ -24,7 +24,8 @@ research: klines answers cooldown transport binance unified listing_cache exchan
 research: synthetic workspace
 research: indicators strategy signals strategies risk tape compiled state engine blotter
 research: metrics chart_theme report_tables charts sweep_charts report_page report
-research: daily stretch rows daily_file kept_rows cluster trials backtesting vectorbt_adapter
+research: daily sketch stretch rows daily_file kept_rows cluster
+research: trial_clusters trials trial_ledger backtesting vectorbt_adapter
 research: stop_findings stop_replay stop_audit combinations search tpe
 research: evidence artefact promotion rag
 live: orders broker ledger kill_switch feed session parity paper replay runner
