@@ -183,7 +183,7 @@ def _judged(judgement: Judgement | None) -> str:
     if judgement is None:
         return "no"
     asked = [one for one in judgement.verdicts if one.passed is not None]
-    tries = f"{judgement.trials:,} tries ({judgement.effective_trials:.1f} effective)"
+    tries = f"{judgement.trials:,} tries, {judgement.effective_trials:,} of them different"
     if judgement.passed:
         return f"passed all {len(asked)} checks, after {tries}"
     return f"failed {', '.join(judgement.failed)}, after {tries}"

@@ -14,9 +14,8 @@ from live.cli.output import answer, busy
 from live.cli.runs import OUT_FILE, grid_options, search_options
 
 if TYPE_CHECKING:
-    from research.evidence.judge import Evidence
-
     from research.backtesting import Backtest
+    from research.evidence.judge import Evidence
     from research.params import Thresholds
     from research.search import Sweep
 

@@ -10,11 +10,11 @@ import math
 
 import pandas as pd
 
-from research.evidence.benchmarks import RandomEntries
 from research.evidence.lookahead import LookAhead
 from research.evidence.luck import Luck
 from research.evidence.overfitting import Overfitting
 from research.evidence.plateau import Plateau
+from research.evidence.random_entries import RandomEntries
 from research.evidence.superiority import Superiority
 from research.evidence.verdicts import Verdict
 from research.evidence.walk_forward import WalkForward
@@ -64,11 +64,15 @@ def halt(halted_at: pd.Timestamp | None, allowed: bool) -> Verdict:
 
 
 def luck(found: Luck, least: float | None) -> Verdict:
-    tries = "One try" if found.tries == 1 else f"{found.tries:,} tries"
+    tried = (
+        "Nothing else was tried on this market"
+        if found.tries == 1
+        else f"{found.tries:,} were tried on this market, {found.effective:,} of them different"
+    )
     said = (
-        f"Sharpe ratio {found.sharpe:.2f} a year over {found.days:,} days. {tries}, worth "
-        f"{found.effective:.1f}, reach {found.best_by_luck:.2f} by luck; the probability that the "
-        f"true one is above that is {found.probability:.1%} (deflated Sharpe ratio)."
+        f"Sharpe ratio {found.sharpe:.2f} a year over {found.days:,} days. {tried}: luck alone "
+        f"reaches {found.best_by_luck:.2f}, and the probability that the true one is above that is "
+        f"{found.probability:.1%} (deflated Sharpe ratio)."
     )
     return _at_least("luck", found.probability, least, said)
 
@@ -82,12 +86,12 @@ def after_tries(p_value: float, effective: float) -> float:
     return -math.expm1(effective * math.log1p(-p_value)) if p_value < 1.0 else 1.0
 
 
-def timing(found: RandomEntries, effective: float, most: float | None) -> Verdict:
+def timing(found: RandomEntries, effective: int, most: float | None) -> Verdict:
     value = after_tries(found.p_value, effective)
-    as_good = round(found.p_value * (1 + len(found.sharpe))) - 1
+    as_good = round(found.p_value * (1 + len(found.sharpes))) - 1
     said = (
-        f"The same positions at {len(found.sharpe):,} other times did as well {as_good:,} times: "
-        f"p {found.p_value:.3f}, and {value:.3f} after {effective:.1f} tries."
+        f"The same positions at {len(found.sharpes):,} other times did as well {as_good:,} times: "
+        f"p {found.p_value:.3f}, and {value:.3f} as the best of {effective:,}."
     )
     return _at_most("timing", value, most, said)
 
@@ -110,7 +114,7 @@ def plateau(found: Plateau | None, least: float | None) -> Verdict:
         return Verdict(check="plateau", passed=None, value=None, demanded="", said=why)
     said = (
         f"The median of its {len(found.neighbours)} neighbours has {found.score:.0%} of its Sharpe "
-        f"ratio, and {found.positive_neighbours:.0%} of them are above zero."
+        f"ratio, and {found.positive:.0%} of them are above zero."
     )
     return _at_least("plateau", found.score, least, said)
 
@@ -155,8 +159,8 @@ def superiority(found: Superiority | str, most: float | None) -> Verdict:
     if isinstance(found, str):
         return _unasked("superiority", most, "at most", found)
     said = (
-        f"That the best of all rows beats cash is luck with p {found.consistent:.3f} (Hansen's SPA; "
-        f"White's reality check {found.reality_check:.3f})."
+        f"If no row were better than cash, the best would look as good with p "
+        f"{found.consistent:.3f} (Hansen's SPA; White's reality check {found.reality_check:.3f})."
     )
     return _at_most("superiority", found.consistent, most, said)
 

@@ -7,12 +7,13 @@ annual, probabilities from 0 to 1, times UTC. The same run, ledger and seed give
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,6 @@ from research.backtesting import Backtest
 from research.candles import Floats, iso
 from research.errors import InputError
 from research.evidence import checks
-from research.evidence.benchmarks import RandomEntries, random_entries
 from research.evidence.bootstrap import intervals
 from research.evidence.cross_validation import CrossValidation, cross_validate, margin_of
 from research.evidence.daily_matrix import daily_matrix
@@ -29,10 +29,12 @@ from research.evidence.lookahead import LookAhead, find_lookahead
 from research.evidence.luck import Luck, luck_of
 from research.evidence.overfitting import Overfitting, probability_of_overfitting
 from research.evidence.plateau import Plateau, plateau
+from research.evidence.random_entries import RandomEntries, random_entries
 from research.evidence.sensitivity import (
-    breakeven_cost,
+    breakeven_factor,
     cost_sensitivity,
     delay_sensitivity,
+    share_positive,
     start_sensitivity,
 )
 from research.evidence.superiority import Superiority, superior_ability
@@ -41,7 +43,9 @@ from research.evidence.walk_forward import WalkForward, out_of_sample, walk_forw
 from research.params import Thresholds
 from research.search import Sweep
 from research.settings import load_settings
-from research.trials import Trials
+from research.trial_clusters import clusters_of
+from research.trial_ledger import open_trials
+from research.trials import SAME_THING, Trials
 
 __all__ = ["Evidence", "judge"]
 
@@ -97,7 +101,7 @@ def judge(
         ),
         neighbours=None if sweep is None else plateau(sweep, run.strategy),
         costs=cost_sensitivity(run),
-        breakeven=breakeven_cost(run),
+        breakeven=breakeven_factor(run),
         delays=delay_sensitivity(run),
         starts=start_sensitivity(run),
     )
@@ -172,7 +176,7 @@ class Evidence:
     @property
     def start_share(self) -> float:
         """The share of later start dates from which it makes money."""
-        return float((self.starts["total_return"] > 0).mean())
+        return share_positive(self.starts)
 
     @cached_property
     def overfitting(self) -> Overfitting | str | None:
@@ -191,11 +195,10 @@ class Evidence:
         """The choice on many paths; None for a lone run, a text where it cannot be said."""
         if self.sweep is None:
             return None
-        days, margin = self.run.daily_returns.index, margin_of(self.run)
+        days = pd.DatetimeIndex(self.run.daily_returns.index)
+        margin = margin_of(self.run)
         return _or_reason(
-            lambda: cross_validate(
-                self.matrix, days, purge=margin.purge, embargo=margin.embargo
-            )
+            lambda: cross_validate(self.matrix, days, purge=margin.purge, embargo=margin.embargo)
         )
 
     @cached_property
@@ -292,14 +295,37 @@ def _statistics(found: Evidence) -> dict[str, float]:
             "cross_validation_negative": found.cross_validation.negative,
         }
     for name in ("total_return", "sharpe", "max_drawdown"):
-        named[f"{name}_low"], named[f"{name}_high"] = found.intervals.loc[name, ["low", "high"]]
+        for end in ("low", "high"):
+            named[f"{name}_{end}"] = float(found.intervals[end].loc[name])
     return named
 
 
-def _luck(daily: Floats, matrix: Floats, known: Trials) -> Luck: ...
+def _luck(daily: Floats, matrix: Floats, known: Trials) -> Luck:
+    """The luck in ``daily``: what the ledger holds counts, and the rows at hand at the least."""
+    found = known.effective()
+    own = 0 if known.raw >= len(matrix) else _different(matrix)
+    return luck_of(
+        daily,
+        tries=max(known.raw, len(matrix)),
+        effective=max(found.number, own, 1),
+        spread=found.variance,
+    )
 
 
-def _trials_of(run: Backtest) -> Trials: ...
+def _different(matrix: Floats) -> int:
+    """How many different things the rows are, for a ledger that does not hold them all."""
+    rows = np.ascontiguousarray(matrix, np.float32)
+    digests = [
+        np.frombuffer(hashlib.blake2b(row, digest_size=16).digest(), np.uint8) for row in rows
+    ]
+    return int(clusters_of(rows, np.array(digests), SAME_THING).max(initial=-1)) + 1
+
+
+def _trials_of(run: Backtest) -> Trials:
+    """What the project's ledger holds of the run's market: its symbols, timeframe and window."""
+    closes = run.tape.close_time
+    window = (int(closes[0]), int(closes[-1]))
+    return open_trials().trials(None, run.symbols, run.candles.timeframe, window)
 
 
 def _finite(value: float) -> float | None:

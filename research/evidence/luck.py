@@ -38,7 +38,7 @@ class Luck:
     sharpe: float
     days: int
     tries: int
-    effective: float
+    effective: int
     best_by_luck: float
     probability: float
     above_zero: float
@@ -46,7 +46,7 @@ class Luck:
     days_needed: float
 
 
-def luck_of(daily: Floats, tries: int, effective: float, spread: float = math.nan) -> Luck:
+def luck_of(daily: Floats, tries: int, effective: int, spread: float = math.nan) -> Luck:
     """The luck in a run with these daily returns, chosen from ``tries``.
 
     ``effective`` is how many independent tries those are worth, ``spread`` the variance of their

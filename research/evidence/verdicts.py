@@ -34,13 +34,13 @@ class Verdict(Frozen):
 class Judgement(Frozen):
     """What was found of one run.
 
-    ``trials`` is how many things had been tried on this market, ``effective_trials`` how many those
-    are worth; ``digest`` is that of the run's orders and fills; the windows are UTC.
+    ``trials`` is how many things had been tried on this market, ``effective_trials`` how many
+    different things those were; ``digest`` is that of the run's orders and fills; the windows are UTC.
     """
 
     digest: str
     trials: int
-    effective_trials: float
+    effective_trials: int
     seed: int
     in_sample: str
     out_of_sample: str
