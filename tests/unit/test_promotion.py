@@ -389,7 +389,7 @@ def test_a_strategy_from_elsewhere_is_refused_whatever_it_is_called(
 
 @pytest.mark.parametrize("given", [SmaCrossover(), "trend", None])
 def test_what_is_no_run_is_refused(given: object, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="run: expected what backtest"):
+    with pytest.raises(InputError, match="what: expected what judge"):
         promote(given, "trend", why="a test", override="a test", unjudged=True, folder=tmp_path)  # type: ignore[arg-type]
 
 
