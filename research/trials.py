@@ -43,7 +43,7 @@ __all__ = [
 # Clusters with an average correlation from here on are one thing tried often: half of the variance
 # of one is that of the other. Lower will not do for accounts that are long or flat: two that hold
 # the same symbol half of the time, by the toss of two coins, correlate by 0.5.
-SAME_THING: Final = 0.7
+SAME_THING: Final = 0.8
 
 
 @dataclass(frozen=True, eq=False)
