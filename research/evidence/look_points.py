@@ -56,7 +56,8 @@ def _size(one: Targets, two: Targets, rows: Ints) -> Floats:
     """How much two answers differ: 2 for a target, 1 for a reason, the share of a confidence."""
     target = np.nan_to_num(one.target[rows], nan=-1.0) != np.nan_to_num(two.target[rows], nan=-1.0)
     surer = np.abs(one.confidence[rows] - two.confidence[rows]) / 100.0
-    return 2.0 * target + (one.reason[rows] != two.reason[rows]) + surer
+    size: Floats = 2.0 * target + (one.reason[rows] != two.reason[rows]) + surer
+    return size
 
 
 def choose_points(
@@ -67,7 +68,7 @@ def choose_points(
     points: int,
     seed: int,
 ) -> Ints:
-    """At least ``points`` clock positions from ``first`` on, ascending, or all where there are less.
+    """``points`` clock positions or more from ``first`` on, ascending; all, where there are fewer.
 
     A quarter suspects, a quarter evenly spread; the first and last bars, bars before changes of the
     target, before extremes of each column, before ends of days and months; the rest at random.
