@@ -27,8 +27,8 @@ def suspects(strategy: Strategy, candles: CandleSet, whole: Sequence[Targets]) -
     """Clock positions whose answers seem to notice the next bars, the most suspicious first.
 
     Every 64th candle is moved, each candle once against its move and once along it: 128 runs. What
-    answers before a moved candle notices either it or one that is 64 bars or more back; ranked by
-    how much it changes. No proof, but a place to ask.
+    answers before a moved candle notices either it or one that is 40 bars or more back; ranked by
+    how much it changes and how near it is. No proof, but a place to ask.
     """
     clock = candles.clock()
     score = np.zeros(len(clock))
@@ -47,7 +47,9 @@ def suspects(strategy: Strategy, candles: CandleSet, whole: Sequence[Targets]) -
                 i = np.flatnonzero(seen)
                 last_known = rows[i] + before[i] - 1
                 inside = last_known < len(clock) - 1
-                np.maximum.at(score, last_known[inside], _size(one, two, i[inside]))
+                # The nearer, the longer ago the moved candle before it, which may be remembered.
+                size = _size(one, two, i[inside]) / before[i[inside]]
+                np.maximum.at(score, last_known[inside], size)
     order = np.argsort(-score, kind="stable")
     return order[score[order] > 0]
 
