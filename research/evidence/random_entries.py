@@ -13,8 +13,14 @@ and in all draws: nothing was decided there, or not by all. A symbol never ready
 How far. Later by any number of bars is a delayed run, which knows nothing that it should not. But a
 shift to the end of the circle is one to *earlier* times, and by less than the strategy's window it
 trades on prices that had not been seen: on noise, such draws beat every trend follower and lose to
-every contrarian. So the last ``warmup`` shifts are left out. No other is: leaving out those near
-the run as well made p values of noise too small (at most 5 % in 11 of 100 runs of a few trades).
+every contrarian. So the last ``warmup`` shifts are left out. With them an SMA of 150 bars on 1,200
+bars of noise had p <= 5 % in none of 200 runs; without them in 3 %, and without those as near on
+the other side, which are no worse than others, in 5 to 10 %.
+
+How exact. Whoever holds while prices fall and is out when they rise has a large share in markets
+that fell, and the draws bear that share there too. So on a short history the test is kind to
+contrarians and hard on trend followers, by about the root of memory over bars: on noise p <= 5 % in
+9 % of runs of RsiReversal (19 to 30 trades on 10,000 bars, 150 runs) and 3 to 7 % of SmaCrossover.
 
 The kill switch acts in the draws as in the run. A draw that it halts is flat from then on, which
 lowers its exposure; the test stays valid, since run and draws go through one procedure, but means

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from research.candles import Candles, CandleSet, utc_ms
+from research.candles import COLUMNS, Candles, CandleSet, find_gaps, utc_ms
 
 HOUR = 3_600_000
 
@@ -31,3 +31,12 @@ def noise(
         volume = rng.uniform(1.0, 9.0, bars)
         series.append(Candles("ABC"[s] * 3, "1h", ts, opened, high, low, close, volume))
     return CandleSet(tuple(series))
+
+
+def ragged(bars: int) -> CandleSet:
+    """Two symbols, the second listed 100 bars later and absent at bar 400; the gap is accepted."""
+    first, second = noise(4, bars, symbols=2).series
+    there = np.flatnonzero(np.arange(bars) != 400)[100:]
+    columns = (getattr(second, name)[there] for name in COLUMNS)
+    cut = Candles(second.symbol, second.timeframe, second.ts[there], *columns)
+    return CandleSet((first, cut), gaps=tuple(find_gaps(cut)))

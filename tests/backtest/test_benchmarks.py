@@ -12,8 +12,9 @@ import pytest
 
 from research.account import Account, Limits, Stops
 from research.backtesting import Backtest, rerun
-from research.candles import CandleSet, find_gaps
+from research.candles import CandleSet
 from research.errors import InputError, ParameterError
+from research.evidence import benchmarks
 from research.evidence import random_entries as module
 from research.evidence.benchmarks import alpha_beta, buy_and_hold, market_returns
 from research.evidence.random_entries import Turning, random_entries, rotated, turning_of
@@ -25,29 +26,13 @@ from research.strategies.momentum_rotation import MomentumRotation
 from research.strategies.rsi_reversal import RsiReversal
 from research.strategies.sma_crossover import SmaCrossover
 from research.strategy import Strategy
-from tests.backtest.noise import noise
+from tests.backtest.noise import noise, ragged
 
 FREE = Account(fee_rate=0.0, slippage_bps=0.0, limits=None)
 BUSY = Account(
     limits=Limits(max_position_pct=40, max_drawdown_pct=25, max_daily_loss_pct=3),
     stops=Stops(stop_loss_pct=4, trailing_stop_pct=6, take_profit_pct=9),
 )
-
-
-def ragged() -> CandleSet:
-    """Two symbols, the second listed 100 bars later and once absent."""
-    both = noise(4, 900, symbols=2)
-    first, second = both.series
-    there = np.arange(len(second)) != 400
-    cut = replace(
-        second,
-        **{
-            name: getattr(second, name)[there][100:]
-            for name in ("ts", "open", "high", "low", "close", "volume")
-        },
-    )
-    whole = CandleSet((first, cut))
-    return replace(whole, gaps=tuple(find_gaps(cut)))
 
 
 # Buy and hold
@@ -66,7 +51,7 @@ def test_holding_one_symbol_is_what_the_engine_makes_of_buy_and_hold() -> None:
 
 
 def test_holding_several_symbols_by_closed_form() -> None:
-    candles = ragged()
+    candles = ragged(900)
     account = Account(fee_rate=0.001, slippage_bps=10)
     run = rerun(SmaCrossover(5, 20), candles, account)
     expected = []
@@ -86,6 +71,13 @@ def test_holding_several_symbols_by_closed_form() -> None:
     assert found.full.max_drawdown == pytest.approx(
         float(np.max(1.0 - curve / np.maximum.accumulate(curve)))
     )
+
+
+def test_a_holder_who_buys_a_bar_too_soon_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = benchmarks._last_closes
+    monkeypatch.setattr(benchmarks, "_last_closes", lambda run: np.roll(whole(run), -1, axis=0))
+    with pytest.raises(AssertionError):
+        test_holding_one_symbol_is_what_the_engine_makes_of_buy_and_hold()
 
 
 def test_the_even_holding_bears_the_runs_exposure_at_every_bar() -> None:
@@ -132,7 +124,7 @@ def test_alpha_and_beta_are_those_of_statsmodels() -> None:
 
 
 def test_the_market_is_the_mean_of_the_symbols_days_and_a_holder_has_beta_one() -> None:
-    candles = ragged()
+    candles = ragged(900)
     run = rerun(BuyAndHold(), candles, FREE)
     days = [one.frame()["close"] for one in candles]
     closes = pd.concat(
@@ -168,7 +160,7 @@ RUNS: list[tuple[Strategy, Any]] = [
     (SmaCrossover(5, 20), noise(3, 500)),
     (DonchianBreakout(10, 5), noise(5, 400, symbols=3)),
     (MomentumRotation(lookback=24, rebalance_every=6), noise(6, 400, symbols=3)),
-    (RsiReversal(), ragged()),
+    (RsiReversal(), ragged(900)),
 ]
 
 

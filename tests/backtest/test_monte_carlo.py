@@ -18,24 +18,13 @@ from research.evidence.monte_carlo import candle_monte_carlo, mean_block, resamp
 from research.history import History
 from research.strategies.buy_and_hold import BuyAndHold
 from research.strategies.sma_crossover import SmaCrossover
-from tests.backtest.noise import noise
+from tests.backtest.noise import noise, ragged
 
 FREE = Account(fee_rate=0.0, slippage_bps=0.0, limits=None)
 BUSY = Account(
     limits=Limits(max_position_pct=40, max_drawdown_pct=25, max_daily_loss_pct=3),
     stops=Stops(stop_loss_pct=4, take_profit_pct=9),
 )
-
-
-def ragged() -> CandleSet:
-    """Two symbols, the second listed 100 bars later and once absent."""
-    both = noise(4, 700, symbols=2)
-    first, second = both.series
-    there = np.flatnonzero(np.arange(len(second)) != 400)[100:]
-    cut = Candles(
-        second.symbol, "1h", second.ts[there], *(getattr(second, name)[there] for name in COLUMNS)
-    )
-    return CandleSet((first, cut), gaps=tuple(find_gaps(cut)))
 
 
 def moves(one: Candles) -> np.ndarray:
@@ -46,7 +35,7 @@ def moves(one: Candles) -> np.ndarray:
 
 @pytest.mark.parametrize("start", [None, "2024-01-10T03:00"])
 def test_every_bar_moving_as_itself_gives_the_candles_back(start: str | None) -> None:
-    candles = ragged()
+    candles = ragged(700)
     run = rerun(SmaCrossover(5, 20), candles, BUSY, trade_from=start)
     same = resampled(run, np.arange(len(run.tape.close_time)))
     for one, other in zip(candles, same, strict=True):
@@ -64,9 +53,22 @@ def test_every_new_bar_moves_as_the_same_old_bar_in_every_symbol() -> None:
         assert [getattr(other, n)[0] for n in COLUMNS] == [getattr(one, n)[0] for n in COLUMNS]
 
 
+def test_blocks_that_differ_between_symbols_would_be_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = module._moves
+
+    def apart(run: Backtest, s: int, bars: np.ndarray) -> dict[str, np.ndarray]:
+        return whole(run, s, np.roll(bars, s))
+
+    monkeypatch.setattr(module, "_moves", apart)
+    with pytest.raises(AssertionError):
+        test_every_new_bar_moves_as_the_same_old_bar_in_every_symbol()
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_candles_are_sound_at_the_same_timestamps_and_gaps(seed: int) -> None:
-    run = rerun(SmaCrossover(5, 20), ragged(), BUSY, trade_from="2024-01-03T03:00")
+    run = rerun(SmaCrossover(5, 20), ragged(700), BUSY, trade_from="2024-01-03T03:00")
     rows = module._pool(run)
     rng = np.random.default_rng(seed)
     made = resampled(run, rows[module._stationary(rng, len(run.tape.close_time), len(rows), 9.0)])
@@ -103,7 +105,7 @@ def test_blocks_have_the_mean_length_asked_for_and_run_on_in_a_circle() -> None:
 
 def test_every_draw_equals_a_rerun_on_its_candles() -> None:
     for start in (None, "2024-01-08T03:00"):
-        run = rerun(SmaCrossover(5, 20), ragged(), BUSY, trade_from=start)
+        run = rerun(SmaCrossover(5, 20), ragged(700), BUSY, trade_from=start)
         found = candle_monte_carlo(run, draws=4, seed=3, block_days=2)
         assert found.block_bars == 48.0
         pool = module._pool(run)

@@ -14,6 +14,7 @@ import pytest
 from research.account import Account
 from research.candles import Candles, CandleSet, utc_ms
 from research.errors import InputError, ParameterError
+from research.evidence import plateau as module
 from research.evidence.plateau import NEAREST_A_PARAMETER, plateau
 from research.search import Sweep, sweep
 from research.strategies.buy_and_hold import BuyAndHold
@@ -109,6 +110,20 @@ def test_a_choice_on_the_edge_of_the_grid_is_named() -> None:
     assert plateau(table(two), Cell(x=1, y=2)).at_edge == ()
 
 
+def test_steps_of_values_instead_of_ranks_would_be_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The negative control: on a grid of unequal steps distances of values find nobody."""
+
+    def by_value(index: pd.Index) -> tuple[np.ndarray, np.ndarray]:
+        values = index.to_frame(index=False).to_numpy(np.float64)
+        return values, np.array([len(np.unique(column)) for column in values.T], np.float64)
+
+    monkeypatch.setattr(module, "_ranks", by_value)
+    with pytest.raises(AssertionError):
+        test_neighbours_are_one_step_of_each_parameters_own_values_away_corners_too()
+
+
 def test_combinations_that_a_rule_refused_leave_a_grid_a_grid() -> None:
     allowed = {cell: value for cell, value in HILL.items() if cell not in {(40, 900), (10, 100)}}
     found = plateau(table(allowed, skipped=2))
@@ -172,14 +187,14 @@ def test_a_real_sweep_equals_brute_force(candles: CandleSet, metric: str) -> Non
     fasts, slows = [2, 5, 9, 14], [8, 12, 30, 55]
     found = sweep(SmaCrossover, candles, FREE, fast=fasts, slow=slows)
     assert found.skipped
+    alone = {one: getattr(found.run(one).metrics, metric) for one in found.strategies}
     for chosen in found.strategies:
         near = plateau(found, chosen, metric)
         expected = {}
         for i, j in itertools.product(range(4), range(4)):
             steps = max(abs(i - fasts.index(chosen.fast)), abs(j - slows.index(chosen.slow)))
             if steps == 1 and fasts[i] < slows[j]:
-                row = found.run(SmaCrossover(fasts[i], slows[j])).metrics
-                expected[fasts[i], slows[j]] = getattr(row, metric)
+                expected[fasts[i], slows[j]] = alone[SmaCrossover(fasts[i], slows[j])]
         assert near.neighbours[metric].to_dict() == expected
         assert near.median == np.median(list(expected.values()))
 
