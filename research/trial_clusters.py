@@ -29,7 +29,7 @@ LEAST_COMMON: Final = 10
 # first, each with the first row that it correlates with by ``ALIKE``.
 MANY: Final = 1_500
 ALIKE: Final = 0.95
-MOST_LEADERS: Final = 3_000
+MOST_LEADERS: Final = 2_000
 BLOCK: Final = 512
 DAYS_A_YEAR: Final = 365
 
@@ -116,7 +116,14 @@ def _labels_of_distinct(returns: Matrix, correlation: float) -> Ints:
     clusters = _linked(returns, leads, correlation)
     labels = np.where(leader_of >= 0, clusters[leader_of], -1)
     _place_the_rest(labels, groups, leads, clusters, correlation)
-    return np.unique(labels, return_inverse=True)[1].ravel().astype(np.int64)
+    return _as_they_came(labels)
+
+
+def _as_they_came(labels: Ints) -> Ints:
+    """The same clusters, numbered from 0 in the order of their first rows."""
+    _, first, of = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first, kind="stable"), kind="stable")
+    return rank[of.ravel()].astype(np.int64)
 
 
 def _groups(returns: Matrix) -> list[_Group]:

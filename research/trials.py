@@ -2,8 +2,8 @@
 
 A *trial* is one combination of parameters of one strategy on one market and account. It counts
 once, however often it was run and whatever the candles it was run on: with more history it is the
-same trial. Another version or another code of the strategy, other symbols, costs, limits or stops are
-other trials, since a person who varies them chooses among them as well. Trials are compared by the
+same trial. Another version or code of the strategy, other symbols, costs, limits or stops are other
+trials, since a person who varies them chooses among them as well. Trials are compared by the
 sketches of their returns (``research.sketch``). Times are UTC milliseconds.
 """
 

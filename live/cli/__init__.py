@@ -15,7 +15,18 @@ from typing import Any
 
 import click
 
-from live.cli import artefacts, books, config, exchange, filters, history, paper, runs, status
+from live.cli import (
+    artefacts,
+    books,
+    config,
+    exchange,
+    filters,
+    history,
+    paper,
+    runs,
+    status,
+    trials,
+)
 from live.cli.ending import told
 from live.cli.options import Project
 from research import errors
@@ -95,6 +106,7 @@ for _command in (
     filters.filters,
     runs.backtest,
     runs.sweep,
+    trials.trials,
     artefacts.promote,
     artefacts.verify,
     artefacts.artefacts,
