@@ -107,7 +107,8 @@ def _labels_of_distinct(returns: Matrix, correlation: float) -> Ints:
     for group in groups:
         chosen = np.arange(len(group.rows))
         if merges:
-            chosen, of = _led(group.units, MOST_LEADERS - count)
+            room = MOST_LEADERS - count
+            chosen, of = _led(group.units, room, max(ALIKE, correlation))
             leader_of[group.rows] = np.where(of >= 0, of + count, -1)
         else:
             leader_of[group.rows] = count + chosen
@@ -152,10 +153,11 @@ def _units(returns: Matrix) -> Matrix:
     return np.where(still, 0.0, centred / np.where(still, 1.0, length)).astype(np.float32)
 
 
-def _led(units: Matrix, most: int) -> tuple[Ints, Ints]:
+def _led(units: Matrix, most: int, least: float) -> tuple[Ints, Ints]:
     """Leaders, of which there are at most ``most``, and each row's place among them (-1: none).
 
-    A row follows the leader before it that it is most like, if that is ``ALIKE``, or leads.
+    A row follows the leader before it that it is most like, if they correlate by ``least``, or
+    leads.
     """
     leads = np.empty((max(most, 0), units.shape[1]), np.float32)
     chosen: list[int] = []
@@ -165,10 +167,10 @@ def _led(units: Matrix, most: int) -> tuple[Ints, Ints]:
         if chosen:
             alike = block @ leads[: len(chosen)].T
             best = alike.argmax(axis=1)
-            found = alike[np.arange(len(block)), best] >= ALIKE
+            found = alike[np.arange(len(block)), best] >= least
             of[start : start + BLOCK][found] = best[found]
         rest = start + np.flatnonzero(of[start : start + BLOCK] < 0)
-        among = units[rest] @ units[rest].T >= ALIKE
+        among = units[rest] @ units[rest].T >= least
         for i, row in enumerate(rest):
             if of[row] >= 0:
                 continue

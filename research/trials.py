@@ -40,10 +40,13 @@ __all__ = [
     "trials_of",
 ]
 
-# Clusters with an average correlation from here on are one thing tried often: half of the variance
-# of one is that of the other. Lower will not do for accounts that are long or flat: two that hold
-# the same symbol half of the time, by the toss of two coins, correlate by 0.5.
-SAME_THING: Final = 0.7
+# Clusters with an average correlation from here on are one thing tried often. So high, since
+# accounts that are long or flat on one symbol share its moves: two that hold it half of the time by
+# the toss of two coins correlate by 0.5. Measured on the best of 383 crossovers on each of 120
+# random walks of three years: against the maximum to be expected of so many independent ratios of
+# variance 1 / years, it was found significant at 5 % in 32 % of the walks with 0.7, in 14 % with
+# 0.8, in 2.5 % with 0.9.
+SAME_THING: Final = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +173,9 @@ class Effective:
     ``labels`` is the cluster of each row of the trials, -1 for one that never moved; ``sharpe`` the
     annual Sharpe ratio of each cluster's aggregate (members weighed by one over their variance);
     ``variance`` that of these ratios, NaN with fewer than two. ``correlation`` was the threshold.
+    Clusters on one market share its luck, which their variance does not hold: with it in place of
+    1 / years, which is what chance alone gives a ratio, 16 % of those walks (``SAME_THING``) were
+    found significant. Take the larger of the two.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""The ledger of trials: it keeps what was recorded, refuses changes, and finds those made anyway."""
+"""The ledger of trials: it keeps what was recorded, refuses changes, finds those made anyway."""
 
 from __future__ import annotations
 
@@ -232,9 +232,7 @@ def test_a_locked_ledger_is_waited_for_and_then_given_up(ledger: TrialLedger) ->
     hasty = TrialLedger(ledger.path, patience_s=0.05)
     with closing(sqlite3.connect(ledger.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(
-            LedgerError, match=r"trials\.db: it cannot be used \(database is locked"
-        ):
+        with pytest.raises(LedgerError, match=r"trials\.db: .*\(database is locked"):
             hasty.record(batch(walk(9, 2)))
         other.execute("ROLLBACK")
     assert hasty.record(batch(walk(9, 2))) == 4

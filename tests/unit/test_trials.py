@@ -13,10 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
+from scipy.stats import norm
 
 from research import trial_clusters
-from research.candles import DAY, Candles
+from research.account import Account
+from research.candles import DAY, Candles, CandleSet, utc_ms
+from research.combinations import every, space_of
 from research.errors import ParameterError
+from research.indicators import Bank
+from research.rows import course_of, figures_of_rows
+from research.sketch import blank_sketch
+from research.strategies.sma_crossover import SmaCrossover
 from research.strategy import Strategy, Targets, param
 from research.trial_clusters import clusters_of, sharpe_of_clusters
 from research.trials import Batch, Recorded, code_of_class, trials_of
@@ -235,6 +242,39 @@ def test_the_frame_by_strategy_says_what_was_tried_where() -> None:
     ]
     assert repr(found) == "Trials(13 in 3 batches: Sma 10, Ema 3, best Sharpe ratio 1.00)"
     assert "<table" in found._repr_html_()
+
+
+def test_the_best_of_a_sweep_of_noise_is_what_so_many_independent_trials_explain() -> None:
+    """Expected maximum: D. Bailey, M. Lopez de Prado, The Deflated Sharpe Ratio (2014), eq. 1."""
+
+    def expected_best(number: int, variance: float) -> float:
+        if number < 2:
+            return 0.0
+        tails = norm.ppf([1 - 1 / number, 1 - 1 / (number * math.e)])
+        return math.sqrt(variance) * float(tails @ [1 - np.euler_gamma, np.euler_gamma])
+
+    bars = 365 * 24
+    chosen, _ = every(space_of(SmaCrossover, {"fast": range(5, 60, 5), "slow": range(60, 240, 12)}))
+    best, fair, low = [], [], []
+    for seed in range(12):
+        moves = 0.007 * np.random.default_rng(seed).standard_normal(bars)
+        close = 100.0 * np.exp(np.cumsum(moves))
+        opened = np.append(100.0, close[:-1])
+        ends = np.maximum(opened, close), np.minimum(opened, close)
+        ts = utc_ms("2024") + 3_600_000 * np.arange(bars)
+        one = Candles("BTCUSDT", "1h", ts, opened, *ends, close, np.full(bars, 1e6))
+        account = Account(limits=None, fee_rate=0.0, slippage_bps=0.0)
+        course = course_of(CandleSet((one,)), None, account)
+        marked = np.empty((len(chosen), len(course.marks)))
+        rows = figures_of_rows(chosen, course, account, Bank(2**26), marked=marked)
+        sketch = blank_sketch(course.tape.close_time, len(chosen))
+        sketch.put(range(len(chosen)), marked, account.initial_cash)
+        made = batch(sketch.returns, buckets=sketch.buckets, step_days=sketch.step_days)
+        best.append(max(row.figures.sharpe for row in rows))
+        fair.append(expected_best(counted(made).effective().number, 1.0))
+        low.append(expected_best(counted(made).effective(0.5).number, 1.0))
+    assert 0.8 * np.mean(fair) < np.mean(best) < 1.1 * np.mean(fair)
+    assert np.mean(best) > 1.5 * np.mean(low), "a low threshold takes luck for skill"
 
 
 def edition(threshold: float) -> type[Strategy]:
