@@ -227,6 +227,7 @@ def test_outside_a_project_a_run_is_not_counted_and_says_so(
     def nowhere() -> Path:
         raise SettingsError("no params/settings.yaml here", field="project root")
 
+    monkeypatch.delenv("CANDLEBOOK_TRIALS")
     monkeypatch.setattr(workspace, "project_root", nowhere)
     _, words = warned(lambda: backtest(SmaCrossover(5, 40), made(), ACCOUNT))
     assert "project root: no params/settings.yaml here" in words
@@ -248,6 +249,11 @@ def test_the_ledger_follows_what_the_project_says(
     monkeypatch.setenv("CANDLEBOOK_TRIALS", str(tmp_path / "x.db"))
     assert open_trials().path == tmp_path / "x.db"
     assert open_trials() is open_trials()
+    (tmp_path / "params" / "settings.yaml").write_text("no such key: 1\n")
+    assert open_trials().path == tmp_path / "x.db", "nothing else has to be right for that"
+    monkeypatch.delenv("CANDLEBOOK_TRIALS")
+    with pytest.raises(SettingsError):
+        open_trials()
 
 
 def test_the_runs_of_the_tests_land_in_a_ledger_of_their_own(trials_of_the_tests: Path) -> None:
