@@ -76,6 +76,7 @@ def run_demo(
     # Notebook kernels inherit this process's environment, and with it the demo's folder and books.
     own = {
         "CANDLEBOOK_DATA_DIR": str(folder),
+        "CANDLEBOOK_TRIALS": str(folder / "trials.db"),
         "CANDLEBOOK_REPLAY_DATABASE_URL": f"sqlite:///{(folder / 'replay.db').as_posix()}",
     }
     with environment_with(own):

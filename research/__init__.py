@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from research.synthetic import synthetic_candles
     from research.tape import Intervention, Move
     from research.tpe import optimise
+    from research.trial_ledger import tried
+    from research.trials import Trials
     from research.workspace import default_account, load, load_or_synthetic, market
 
 _HOME = {
@@ -80,6 +82,8 @@ _HOME = {
     "research.synthetic": ("synthetic_candles",),
     "research.tape": ("Intervention", "Move"),
     "research.tpe": ("optimise",),
+    "research.trial_ledger": ("tried",),
+    "research.trials": ("Trials",),
     "research.workspace": ("default_account", "load", "load_or_synthetic", "market"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -115,6 +119,7 @@ __all__ = [
     "Sweep",
     "Targets",
     "TradingHours",
+    "Trials",
     "audit_stops",
     "backtest",
     "candles_figure",
@@ -134,6 +139,7 @@ __all__ = [
     "resample",
     "sweep",
     "synthetic_candles",
+    "tried",
     "verify",
 ]
 

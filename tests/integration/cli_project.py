@@ -70,11 +70,12 @@ def document(*args: str, code: int = 0) -> Any:
 
 
 def contents(root: Path) -> dict[str, str]:
-    """Every file below ``root``, by its hash; locks come and go and hold nothing."""
+    """Every file below ``root``, by its hash; locks come and go and hold nothing, and what ran is
+    counted among the trials whatever became of it."""
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and not path.name.endswith(".lock")
+        if path.is_file() and not path.name.endswith(".lock") and path.stem != "trials"
     }
 
 
