@@ -122,9 +122,10 @@ class Evidence:
     """What there is to say of ``run``: ``verdicts``, one a check, and the figures behind them.
 
     ``sweep`` is what it was chosen from, or None; ``matrix`` the daily returns of all rows, rows x
-    days. ``walk`` and ``timing`` are a text where the record is too short for them. What only informs is computed
-    when it is first asked for: ``overfitting``, ``superiority``, ``cross_validation``,
-    ``intervals``, ``holding``, ``market``, ``other_markets``, ``other_trades``. It prints itself.
+    days. ``walk`` and ``timing`` are a text where the record is too short for them. What only
+    informs is computed when it is first asked for: ``overfitting``, ``superiority``,
+    ``cross_validation``, ``intervals``, ``holding``, ``market``, ``other_markets``,
+    ``other_trades``. It prints itself.
     """
 
     run: Backtest

@@ -35,7 +35,7 @@ class Judgement(Frozen):
     """What was found of one run.
 
     ``trials`` is how many things had been tried on this market, ``effective_trials`` how many
-    different things those were; ``digest`` is that of the run's orders and fills; the windows are UTC.
+    different things those were; ``digest`` is that of the run's orders and fills; windows are UTC.
     """
 
     digest: str

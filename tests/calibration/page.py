@@ -72,13 +72,13 @@ def _figure(figures: dict[str, float | None], name: str, digits: int = 2) -> str
 def table_of(results: list[dict[str, Any]]) -> str:
     """The figures as Markdown: a row a kind of market, shares with their 95 % intervals."""
     head = (
-        f"Of {results[0]['sweeps']} sweeps of {results[0]['rows']} rows each, promoted by:\n\n"
-        "| market | true Sharpe | best row shows | Candlebook | vectorbt's deflated Sharpe | best "
-        "row in sample |\n|---|---:|---:|---:|---:|---:|\n"
+        f"Of {results[0]['sweeps']} sweeps of each kind, promoted by:\n\n"
+        "| market | rows | true Sharpe | best row shows | Candlebook | vectorbt's deflated Sharpe "
+        "| best row in sample |\n|---|---:|---:|---:|---:|---:|---:|\n"
     )
     rows = "".join(
-        f"| {one['market']} | {one['true_sharpe']:.2f} | {one['best_sharpe']:.2f} | "
-        f"**{_words(one['ours'])}** | {_words(one['vectorbt'])} | {_words(one['best_row'])} |\n"
+        f"| {one['market']} | {one['rows']} | {one['true_sharpe']:.2f} | "
+        f"{one['best_sharpe']:.2f} | **{_words(one['ours'])}** | {_words(one['vectorbt'])} | {_words(one['best_row'])} |\n"
         for one in results
     )
     refused = "".join(

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,18 +31,36 @@ from research.strategies.sma_crossover import SmaCrossover
 from research.variables import environment_with
 from tests.calibration.markets import Market, candles_of
 
-NOISE: Final = (Market("no edge"), Market("no edge, rising", rise=1.0))
-EDGES: Final = (
-    Market("weak edge", trend=4.0),
-    Market("edge", trend=5.0),
-    Market("strong edge", trend=6.0),
-)
-GRID: Final = {
+Grid = Mapping[str, Sequence[int]]
+GRID: Final[Grid] = {
     "fast": (5, 10, 20, 40, 80, 120),
     "slow": (50, 100, 150, 200, 300, 400, 600, 800),
 }
-__all__ = ["EDGES", "NOISE", "figures_of"]
+DENSE: Final[Grid] = {"fast": range(5, 125, 8), "slow": range(50, 801, 30)}
 
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of market, and the grid that is searched on it."""
+
+    market: Market
+    grid: Grid = field(default_factory=lambda: GRID)
+    name: str = ""
+
+    def __str__(self) -> str:
+        return self.name or self.market.name
+
+
+NOISE: Final = (
+    Kind(Market("no edge")),
+    Kind(Market("no edge"), DENSE, "no edge, dense grid"),
+    Kind(Market("no edge, rising", rise=1.0)),
+)
+EDGES: Final = (
+    Kind(Market("weak edge", trend=4.0)),
+    Kind(Market("edge", trend=5.0)),
+    Kind(Market("strong edge", trend=6.0)),
+)
 OTHERS: Final = 1_000_000  # seeds of the markets that the truth is measured on
 SURE: Final = 0.95
 
@@ -59,22 +78,21 @@ class Outcome:
     seconds: float
 
 
-def searched(market: Market, seed: int) -> Sweep:
+def searched(kind: Kind, seed: int) -> Sweep:
     """The morning's sweep on one market."""
-    return sweep(
-        SmaCrossover, candles_of(market, seed), Account(limits=Limits()), progress=False, **GRID
-    )
+    candles = candles_of(kind.market, seed)
+    return sweep(SmaCrossover, candles, Account(limits=Limits()), progress=False, **kind.grid)
 
 
-def outcome_of(task: tuple[Market, int]) -> Outcome:
+def outcome_of(task: tuple[Kind, int]) -> Outcome:
     """One sweep and its judgement, with a ledger of trials that holds nothing else."""
-    market, seed = task
+    kind, seed = task
     started = time.perf_counter()
     with (
         tempfile.TemporaryDirectory() as folder,
         environment_with({"CANDLEBOOK_TRIALS": str(Path(folder, "trials.db"))}),
     ):
-        found = searched(market, seed)
+        found = searched(kind, seed)
         evidence = judge(found, thresholds=Thresholds(), seed=seed)
         verdicts = evidence.verdicts
     best = found.frame.iloc[int(found.ranked()[0])]
@@ -100,17 +118,17 @@ def _vectorbt_says(found: Sweep) -> float:
     return float(said.iloc[int(found.ranked()[0])])
 
 
-def true_sharpe(market: Market, sweeps: int) -> float:
+def true_sharpe(kind: Kind, sweeps: int) -> float:
     """The mean Sharpe ratio of the row that is best on average, on markets of its own."""
     from research.combinations import every, space_of
     from research.indicators import Bank
     from research.rows import course_of, figures_of_rows
 
     account = Account(limits=Limits())
-    chosen, _ = every(space_of(SmaCrossover, GRID, None))
+    chosen, _ = every(space_of(SmaCrossover, kind.grid, None))
     total = np.zeros(len(chosen))
     for seed in range(OTHERS, OTHERS + sweeps):
-        course = course_of(candles_of(market, seed), None, account)
+        course = course_of(candles_of(kind.market, seed), None, account)
         rows = figures_of_rows(chosen, course, account, Bank(2**27))
         total += [row.figures.sharpe for row in rows]
     return float(np.nanmax(total / sweeps))
@@ -124,23 +142,23 @@ def interval(hits: int, of: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def figures_of(market: Market, number: int, sweeps: int, pool: Executor) -> dict[str, Any]:
+def figures_of(kind: Kind, number: int, sweeps: int, pool: Executor) -> dict[str, Any]:
     """What became of so many sweeps on a kind of market, the ``number``-th of them."""
-    truth = pool.submit(true_sharpe, market, sweeps)
-    tasks = [(market, 10_000 * number + seed) for seed in range(sweeps)]
-    return _told(market, list(pool.map(outcome_of, tasks, chunksize=5)), truth.result())
+    truth = pool.submit(true_sharpe, kind, sweeps)
+    tasks = [(kind, 10_000 * number + seed) for seed in range(sweeps)]
+    return _told(kind, list(pool.map(outcome_of, tasks, chunksize=5)), truth.result())
 
 
-def _told(market: Market, outcomes: list[Outcome], truth: float) -> dict[str, Any]:
+def _told(kind: Kind, outcomes: list[Outcome], truth: float) -> dict[str, Any]:
     def share(hits: list[bool]) -> dict[str, Any]:
         low, high = interval(sum(hits), len(hits))
         return {"hits": sum(hits), "low": low, "high": high}
 
     failed = [check for one in outcomes for check in one.failed]
     return {
-        "market": market.name,
+        "market": str(kind),
         "sweeps": len(outcomes),
-        "rows": sum(fast < slow for fast in GRID["fast"] for slow in GRID["slow"]),
+        "rows": sum(fast < slow for fast in kind.grid["fast"] for slow in kind.grid["slow"]),
         "true_sharpe": truth,
         "best_sharpe": float(np.mean([one.sharpe for one in outcomes])),
         "ours": share([one.passed for one in outcomes]),
