@@ -11,7 +11,9 @@ from live.cli.options import Project, json_option, pass_project, symbols_option
 from live.cli.output import answer, busy, counted, moment, table
 
 if TYPE_CHECKING:
-    from research.trial_ledger import TrialLedger
+    from collections.abc import Mapping
+
+    from research.trial_ledger import Head, TrialLedger
     from research.trials import Effective, Trials
 
 __all__ = ["trials"]
@@ -39,7 +41,7 @@ def trials(
 
     with closing(TrialLedger(project.settings.trials)) as ledger:
         if check:
-            _check(ledger, as_json)
+            _check(ledger, _heads(project), as_json)
             return
         with busy("Comparing what was tried"):
             found = ledger.trials(None, symbols, timeframe)
@@ -55,11 +57,39 @@ def trials(
     answer(as_json, document, *_shown(found, effective))
 
 
-def _check(ledger: TrialLedger, as_json: bool) -> None:
+def _heads(project: Project) -> dict[str, Head]:
+    """Where this ledger ended when each promoted artefact was judged by it."""
+    from research.promotion import load_artefact
+    from research.trial_ledger import Head
+
+    found = {}
+    for path in sorted(project.promoted.glob("*.yaml")):
+        judgement = load_artefact(path.stem, project.promoted).judgement
+        head = None if judgement is None else judgement.head
+        if head is not None and head.ledger == project.settings.trials_name:
+            found[path.stem] = Head(head.number, head.digest)
+    return found
+
+
+def _check(ledger: TrialLedger, known: Mapping[str, Head], as_json: bool) -> None:
+    from research.errors import LedgerError
+
     head = ledger.check()
-    document = {"ledger": ledger.path, "batches": head.number, "head": head.digest}
+    for name, one in known.items():
+        try:
+            ledger.check(one)
+        except LedgerError as err:
+            raise LedgerError(f"not the one that {name} was judged by: {err}") from err
+    document = {
+        "ledger": ledger.path,
+        "batches": head.number,
+        "head": head.digest,
+        "artefacts": list(known),
+    }
     noun = "batch" if head.number == 1 else "batches"
     said = f"{ledger.path}: {head.number:,} {noun}, as recorded and none missing."
+    if known:
+        said += f" It holds all that {', '.join(known)} was judged by."
     answer(as_json, document, f"{said}\nHead: {head.digest}")
 
 

@@ -40,7 +40,7 @@ from research.evidence.sensitivity import (
     start_sensitivity,
 )
 from research.evidence.superiority import Superiority, superior_ability
-from research.evidence.verdicts import Judgement, Verdict
+from research.evidence.verdicts import Judgement, TrialsHead, Verdict
 from research.evidence.walk_forward import WalkForward, out_of_sample, walk_forward
 from research.params import Thresholds
 from research.search import Sweep
@@ -81,13 +81,14 @@ def judge(
     run = what if isinstance(what, Backtest) else what.run(what.best(metric))
     daily = run.daily_returns.to_numpy()
     matrix = daily[np.newaxis] if sweep is None else daily_matrix(sweep).matrix
-    known = _trials_of(run) if trials is None else trials
+    known, head = _trials_of(run) if trials is None else (trials, None)
     return Evidence(
         run=run,
         sweep=sweep,
         metric=metric,
         thresholds=asked,
         seed=seed,
+        head=head,
         matrix=matrix,
         luck=_luck(daily, matrix, known),
         look_ahead=find_lookahead(
@@ -133,6 +134,7 @@ class Evidence:
     metric: str
     thresholds: Thresholds
     seed: int
+    head: TrialsHead | None
     matrix: Floats
     luck: Luck
     look_ahead: LookAhead
@@ -248,6 +250,7 @@ class Evidence:
             digest=self.run.digest(),
             trials=self.luck.tries,
             effective_trials=self.luck.effective,
+            head=self.head,
             seed=self.seed,
             in_sample=f"{iso(int(closes[0]))} .. {first or iso(int(closes[-1]))}",
             out_of_sample=f"{first} .. {last}" if first else "",
@@ -357,11 +360,15 @@ def _different(matrix: Floats) -> int:
     return int(clusters_of(rows, np.array(digests), SAME_THING).max(initial=-1)) + 1
 
 
-def _trials_of(run: Backtest) -> Trials:
-    """What the project's ledger holds of the run's market: its symbols, timeframe and window."""
+def _trials_of(run: Backtest) -> tuple[Trials, TrialsHead]:
+    """What the project's ledger holds of the run's market (symbols, timeframe, window), and where
+    the ledger ends."""
     closes = run.tape.close_time
     window = (int(closes[0]), int(closes[-1]))
-    return open_trials().trials(None, run.symbols, run.candles.timeframe, window)
+    ledger = open_trials()
+    number, digest = ledger.head()
+    head = TrialsHead(ledger=load_settings().trials_name, number=number, digest=digest)
+    return ledger.trials(None, run.symbols, run.candles.timeframe, window), head
 
 
 def _finite(value: float) -> float | None:

@@ -1,9 +1,9 @@
 """``python -m tests.calibration``: calibrate the gate, or report on real candles.
 
 ``make calibrate`` runs 200 sweeps of each kind of market (sweeps.py) and the search of real.py, and
-writes the tables and the chart of knowledge/evidence.md. The exit code is 1 for a gate that does not
-keep what it promises: of sweeps on a market without an edge at most one in twenty is promoted, of
-those on some planted edge at least half.
+writes the tables and the chart of knowledge/evidence.md. The exit code is 1 for a gate that breaks
+its promise: of sweeps on a market without an edge at most one in twenty is promoted, of those on
+some planted edge at least half.
 """
 
 from __future__ import annotations

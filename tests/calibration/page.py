@@ -76,11 +76,12 @@ def table_of(results: list[dict[str, Any]]) -> str:
         "| market | rows | true Sharpe | best row shows | Candlebook | vectorbt's deflated Sharpe "
         "| best row in sample |\n|---|---:|---:|---:|---:|---:|---:|\n"
     )
-    rows = "".join(
-        f"| {one['market']} | {one['rows']} | {one['true_sharpe']:.2f} | "
-        f"{one['best_sharpe']:.2f} | **{_words(one['ours'])}** | {_words(one['vectorbt'])} | {_words(one['best_row'])} |\n"
-        for one in results
-    )
+    rows = ""
+    for one in results:
+        sides = (one["ours"], one["vectorbt"], one["best_row"])
+        ours, peer, best = map(_words, sides)
+        figures = f"{one['rows']} | {one['true_sharpe']:.2f} | {one['best_sharpe']:.2f}"
+        rows += f"| {one['market']} | {figures} | **{ours}** | {peer} | {best} |\n"
     refused = "".join(
         f"| {one['market']} | {_listed(one)} | {one['overfitting_below_half']:.0%} |\n"
         for one in results
