@@ -27,6 +27,8 @@ OUTAGE = utc_ms("2023-03-24T13:00")
 LAST_CLOSE = START + BARS * HOUR
 PROMOTE = ("promote", "trend", "--strategy", "sma_trend", "--param", "fast=5", "--param")
 PROMOTE = (*PROMOTE, "slow=30", "--end", "2023-04-18", "--why", "a test")
+UNJUDGED = ("--unjudged", "--override", "a test")
+PROMOTE = (*PROMOTE, *UNJUDGED)
 
 
 def made() -> CandleSet:
