@@ -43,8 +43,8 @@ __all__ = ["artefacts", "promote", "reproduce", "verify"]
 def promote(project: Project, name: str, as_json: bool, **given: Any) -> None:
     """Judge a strategy, and freeze what passes as NAME.
 
-    It becomes params/promoted/NAME.yaml; params/promotion.yaml says what it must show. `candlebook paper run NAME` then runs it.
-    Strategy, parameters, limits, costs, candles and code are hashed: what changes later is refused
+    It becomes params/promoted/NAME.yaml; params/promotion.yaml says what it must show. `candlebook
+    paper run NAME` then runs it. Strategy, parameters, limits, costs, candles and code are hashed: what changes later is refused
     by name.
     """
     from research.promotion import promote, require_promotable
@@ -200,11 +200,15 @@ def artefacts(project: Project, as_json: bool) -> None:
     if not documents:
         answer(as_json, {"artefacts": []}, "Nothing is promoted. `candlebook promote` does it.")
         return
-    columns = ("name", "strategy", "symbols", "timeframe", "promoted", "expires", "state")
+    columns = (
+        *("name", "strategy", "symbols", "timeframe", "promoted", "expires"),
+        *("evidence", "state"),
+    )
     rows = [
         (
             *(one["name"], _call(one), " ".join(one.get("symbols", ())), one.get("timeframe")),
-            *(_date(one.get("promoted_at")), _date(one.get("expires_at")), one["state"]),
+            *(_date(one.get("promoted_at")), _date(one.get("expires_at"))),
+            *(_evidence(one), one["state"]),
         )
         for one in documents
     ]
@@ -219,6 +223,16 @@ def _read(project: Project, name: str) -> dict[str, Any]:
         return _document(load_artefact(name, project.promoted))
     except ArtefactTampered as err:
         return {"name": name, "state": "tampered", "message": str(err)}
+
+
+def _evidence(document: dict[str, Any]) -> str | None:
+    """How it came to be promoted, in a word or two."""
+    if "judgement" not in document:
+        return None
+    judgement, override = document["judgement"], document["override"]
+    if override is None:
+        return "passed"
+    return "not judged" if judgement is None else f"overridden: {', '.join(override['failed'])}"
 
 
 def _date(text: str | None) -> str | None:

@@ -49,6 +49,9 @@ def test_an_override_promotes_it_and_every_list_shows_the_reason(home: Path) -> 
     ]
     assert any("Promoted by Ada against" in one for one in said["warnings"])
     assert document("verify", "luck")["override"] == said["override"]
+    listed = shown("artefacts")
+    assert f"overridden: {', '.join(said['override']['failed'])}" in listed
+    assert "not judged" in listed
 
 
 @pytest.mark.parametrize("given", [("--unjudged",), ("--override", " "), (*UNJUDGED[:1],)])
