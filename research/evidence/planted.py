@@ -9,9 +9,8 @@ nothing that looks back can tell what comes. On top of that
 - a market with a *planted edge* drifts up or down in turns, for 1,500 hours on average, by the same
   amount and as often: holding it earns nothing, following the trend does.
 
-How strong an edge is depends on who looks for it: ``trend`` 5 is worth a Sharpe ratio of about 1.5 a
-year to the best of SMA crossovers. Candles say ``synthetic`` as their source; prices start at
-30,000 in quote currency, volume is 1,000 in every hour.
+Candles say ``synthetic`` as their source; prices begin at 30,000 in quote currency, the volume of
+every hour is 1,000.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How often luck is promoted, and how often an edge: ``python -m tests.calibration [--sweeps N]``.
 
-Each sweep is a morning's work on a market of which the truth is known (research/evidence/planted.py): a grid of SMA
-crossovers over four years of hours, with a ledger of trials of its own, judged by the thresholds
-that ship. Beside it stand two habits: to promote the best row if it made money, and to ask
-vectorbt's deflated Sharpe ratio of the sweep at hand. ``make calibrate`` runs 200 sweeps of each
-kind and writes the table and the chart of knowledge/evidence.md.
+Each sweep is a morning's work on a market of which the truth is known (planted.py of evidence): a
+grid of SMA crossovers over four years of hours, with a ledger of trials of its own, judged by the
+thresholds that ship. Beside it stand two habits: to promote the best row if it made money, and to
+ask vectorbt's deflated Sharpe ratio of the sweep at hand. ``make calibrate`` runs 200 sweeps of
+each kind and writes the table and the chart of knowledge/evidence.md.
 
 What a strategy's true Sharpe ratio is on a kind of market is measured on other markets of that
 kind: the mean of the row that is best on average there, which nothing was chosen by.
