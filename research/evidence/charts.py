@@ -74,7 +74,7 @@ def luck_figure(found: Evidence) -> Chart:
     )  # fmt: skip
     _heading(
         figure, 0.41, f"What {many} shows without an edge",
-        f"the true one is above its mean with {luck.probability:.0%}",
+        f"{_sure(luck.probability)} sure that the true one is above luck",
     )  # fmt: skip
     _level(figure, "y", timing.sharpe, f"this run {timing.sharpe:.2f}", THEME.strategy)
     if math.isfinite(luck.sharpe):
@@ -101,15 +101,18 @@ def _splits_figure(found: Evidence, tested: Overfitting) -> Chart:
     year = math.sqrt(YEAR_DAYS)
     inside, outside = tested.in_sample * year, tested.out_of_sample * year
     kept = np.unique(np.linspace(0, len(inside) - 1, _SPLITS).astype(np.int64))
+    lost = round(tested.loss_probability * len(inside))
     strategies = () if found.sweep is None else found.sweep.strategies
     names = [_parameters(strategies[row].parameters()) for row in tested.chosen[kept]]
     figure = Chart(
-        [*_diagonal(inside, outside), *_samples(inside[kept], outside[kept], names, size=5)]
+        [
+            *_diagonal(inside, outside, "As good as where it was chosen"),
+            *_samples(inside[kept], outside[kept], names, size=5),
+        ]
     )
     _samples_layout(
         figure,
-        f"{tested.loss_probability:.0%} of {len(inside):,} choices lose on the days that they had "
-        f"not seen",
+        f"{lost:,} of {len(inside):,} choices ({tested.loss_probability:.1%}) lose on unseen days",
         "Sharpe ratio of the best row where it was chosen",
         "Its Sharpe ratio on the other days",
     )
@@ -121,7 +124,8 @@ def _folds_figure(walk: WalkForward) -> Chart:
         walk.folds[name].fillna(0.0).to_numpy() for name in ("train_sharpe", "test_sharpe")
     )
     names = [f"{start:%Y-%m-%d} on" for start in walk.folds["test_start"]]
-    figure = Chart([*_diagonal(inside, outside), *_samples(inside, outside, names, size=11)])
+    line = _diagonal(inside, outside, "As good as the time before")
+    figure = Chart([*line, *_samples(inside, outside, names, size=11)])
     lost = int((outside < 0).sum())
     _samples_layout(
         figure,
@@ -151,18 +155,18 @@ def _samples(
         )  # fmt: skip
 
 
-def _diagonal(inside: Floats, outside: Floats) -> Iterable[go.Scatter]:
+def _diagonal(inside: Floats, outside: Floats, name: str) -> Iterable[go.Scatter]:
     low = min(float(inside.min()), 0.0)
     high = max(float(inside.max()), float(outside.max()), 0.1)
     yield go.Scatter(
-        x=[low, high], y=[low, high], name="As good as where it was chosen", mode="lines",
+        x=[low, high], y=[low, high], name=name, mode="lines",
         line={"color": THEME.benchmark, "width": 1.2, "dash": "dot"}, hoverinfo="skip",
     )  # fmt: skip
 
 
 def _samples_layout(figure: Chart, said: str, across: str, down: str) -> None:
     figure.update_layout(
-        template=TEMPLATE, height=440, margin={"t": 76}, hovermode="closest",
+        template=TEMPLATE, height=460, hovermode="closest", legend={"y": -0.17, "yanchor": "top"},
         title={"text": f"<b>{said}</b>", "font": {"size": 13}, "x": 0.01, "y": 0.97},
         xaxis={"title": across}, yaxis={"title": down},
     )  # fmt: skip
@@ -278,6 +282,10 @@ def _best_of(tries: int, days: int) -> tuple[Floats, Floats]:
         math.log(tries) + norm.logpdf(z) + (tries - 1) * norm.logcdf(z) - math.log(spread)
     )
     return z * spread, density
+
+
+def _sure(probability: float) -> str:
+    return "over 99.9%" if probability > 0.999 else f"{probability:.1%}"
 
 
 def _heading(figure: Chart, top: float, title: str, said: str) -> None:

@@ -21,6 +21,7 @@ from research.errors import InputError
 from research.evidence.card import badge
 from research.evidence.charts import luck_figure, samples_figure, walk_forward_figure
 from research.evidence.robustness_charts import sensitivity_figure, surface_figure
+from research.evidence.verdicts import Verdict
 from research.evidence.walk_forward import WalkForward
 from research.html_page import figure_box, html_table, minus_signs, whole_page
 from research.metrics import METRICS
@@ -76,15 +77,19 @@ def _verdict(found: Evidence) -> str:
     )
     rows = "".join(
         f'<tr><td>{badge(one)}</td><th scope="row">{escape(one.check)}</th>'
-        f'<td class="wrap">{minus_signs(escape(one.said))}</td><td>{escape(one.demanded)}</td></tr>'
+        f'<td class="wrap">{minus_signs(escape(one.said))}{_demanded(one)}</td></tr>'
         for one in found.verdicts
     )
-    heads = "".join(f'<th scope="col">{one}</th>' for one in ("", "Check", "Found", "Demanded"))
+    heads = "".join(f'<th scope="col">{one}</th>' for one in ("", "Check", "Found"))
     return (
         f'<div class="verdict"><strong class="{tone}">{word}</strong>'
         f"<p><b>{escape(said)}</b> {escape(chosen)}{minus_signs(escape(verdict_of(found.run)))}"
         f'</p></div>\n<div class="panel scroll"><table><tr>{heads}</tr>{rows}</table></div>'
     )
+
+
+def _demanded(one: Verdict) -> str:
+    return f' <span class="soft">({escape(one.demanded)})</span>' if one.demanded else ""
 
 
 def _section(title: str, lead: str, figure: Chart, *more: str) -> str:
@@ -96,8 +101,8 @@ def _luck(found: Evidence) -> str:
     return _section(
         "Could luck have done it?",
         "Above, the same positions taken at other times: how long it holds and how much stays, "
-        "only the moment is random. Below, what the best of as many different tries shows on a market "
-        "without any edge. An edge stands to the right of both.",
+        "only the moment is random. Below, what the best of as many different tries shows "
+        "on a market without any edge. An edge stands to the right of both.",
         luck_figure(found),
     )
 
@@ -111,7 +116,8 @@ def _unseen(found: Evidence) -> str:
     else:
         lead = (
             "Each point is one way to halve the days: the best row of one half, and what it earned "
-            "in the other. Luck falls from the dotted line to zero; an edge stays above zero."
+            "in the other. Luck falls "
+            "from the dotted line to zero; an edge, or a market that rose, stays above it."
         )
     walked = figure_box(walk_forward_figure(found))
     told = (

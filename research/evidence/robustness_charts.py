@@ -6,7 +6,6 @@ Sharpe ratios are annual, times UTC; no meaning hangs on colour alone. They draw
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -45,12 +44,17 @@ def surface_figure(found: Evidence) -> Chart:
     if near.steps and fixed:
         frame, rest = (_slice(one, fixed, chosen) for one in (frame, rest))
     if len(varied) == 1:
-        frame = frame.droplevel([one for one in frame.index.names if one != varied[0]])
+        others = [one for one in frame.index.names if one != varied[0]]
+        frame, rest = frame.droplevel(others), rest.droplevel(others)
         figure = sweep_line(frame, near.metric)
+        figure.update_traces(showlegend=False)
     else:
         figure = sweep_heatmap(frame, varied[0], varied[1], near.metric)
-    for trace in _marked(varied[:2], rest, chosen, found):
-        figure.add_trace(trace)
+    if len(varied) == 1:
+        figure.add_traces(_points(rest, chosen[varied[0]], near.value))
+    else:
+        for shape in _frames(frame, varied[:2], rest, chosen):
+            figure.add_shape(shape)
     kept = [f"{escape(one)} {chosen[one]:g}" for one in fixed if one in varied and near.steps]
     if kept:
         figure.layout.title.text += f"<sup>; {', '.join(kept)}</sup>"
@@ -69,31 +73,42 @@ def _slice(frame: pd.DataFrame, fixed: Sequence[str], chosen: dict[str, Any]) ->
     return frame[here].droplevel(list(fixed))
 
 
-def _marked(
-    names: Sequence[str], beside: pd.DataFrame, chosen: dict[str, Any], found: Evidence
-) -> Iterable[go.Scatter]:
-    near = found.neighbours
-    value = math.nan if near is None else near.value
-    cells = [beside.index.get_level_values(name).tolist() for name in names]
-    places = dict.fromkeys(zip(*cells, strict=True))  # several rows of a search may share a cell
+def _frames(
+    frame: pd.DataFrame, names: Sequence[str], beside: pd.DataFrame, chosen: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Frames of cells: a dotted one each neighbour, a heavy one the chosen."""
+    places = [
+        {value: i for i, value in enumerate(np.unique(frame.index.get_level_values(name)))}
+        for name in names
+    ]
     own = tuple(chosen[name] for name in names)
-    for label, at, shape, size in (
-        ("Neighbours", [one for one in places if one != own], "circle-open", 9),
-        ("Chosen", [own], "star", 12),
+    cells = [beside.index.get_level_values(name) for name in names]
+    near = dict.fromkeys(zip(*cells, strict=True))  # rows of a search may share a cell
+    near.pop(own, None)
+    looks = [*((cell, "Neighbours", "dot", 1.5) for cell in near), (own, "Chosen", "solid", 3.0)]
+    shapes = []
+    for i, (cell, name, dash, width) in enumerate(looks):
+        column, row = (place[value] for place, value in zip(places, cell, strict=True))
+        shapes.append(
+            {
+                "type": "rect", "x0": column - 0.46, "x1": column + 0.46, "y0": row - 0.42,
+                "y1": row + 0.42, "line": {"color": "#000000", "width": width, "dash": dash},
+                "name": name, "showlegend": i in (0, len(looks) - 1),
+            }
+        )  # fmt: skip
+    return shapes
+
+
+def _points(beside: pd.DataFrame, chosen: float, value: float) -> Iterable[go.Scatter]:
+    """Rings around the points of a line: those beside the chosen one, and the chosen one."""
+    near = beside["sharpe"].fillna(0.0)
+    for name, x, y, size, colour in (
+        ("Neighbours", near.index.tolist(), near.tolist(), 13, THEME.ink),
+        ("Chosen", [chosen], [value], 18, THEME.strategy),
     ):
-        columns = [[one[i] for one in at] for i in range(len(names))]
-        if len(names) == 1:
-            rows = beside["sharpe"].groupby(level=names[0]).median()
-            heights = [value] if label == "Chosen" else rows.reindex(columns[0]).tolist()
-            columns = [columns[0], heights]
-        else:
-            columns = [[str(one) for one in column] for column in columns]
         yield go.Scatter(
-            x=columns[0], y=columns[1], name=label, mode="markers", hoverinfo="skip",
-            marker={
-                "symbol": shape, "size": size, "color": "#000000",
-                "line": {"color": "#000000" if label == "Neighbours" else "#FFFFFF", "width": 1.3},
-            },
+            x=x, y=y, name=name, mode="markers", hoverinfo="skip",
+            marker={"symbol": "circle-open", "size": size, "color": colour, "line": {"width": 2}},
         )  # fmt: skip
 
 
@@ -137,7 +152,7 @@ def _bars(frame: pd.DataFrame) -> go.Bar:
         for value, halted in zip(values, frame["halted"], strict=True)
     ]
     return go.Bar(
-        x=[f"{one:g}" for one in frame.index], y=values, text=texts, textposition="auto",
+        x=[f"{one:g}" for one in frame.index], y=values, text=texts, textposition="auto", textangle=0,
         cliponaxis=False,
         marker={"color": _tones(values)}, hovertext=_told(frame), hoverinfo="text",
     )  # fmt: skip
