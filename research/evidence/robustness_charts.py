@@ -51,7 +51,7 @@ def surface_figure(found: Evidence) -> Chart:
     else:
         figure = sweep_heatmap(frame, varied[0], varied[1], near.metric)
     if len(varied) == 1:
-        figure.add_traces(_points(rest, chosen[varied[0]], near.value))
+        figure.add_traces(list(_points(rest, chosen[varied[0]], near.value)))
     else:
         for shape in _frames(frame, varied[:2], rest, chosen):
             figure.add_shape(shape)
