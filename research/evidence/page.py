@@ -120,10 +120,15 @@ def _unseen(found: Evidence) -> str:
             "from the dotted line to zero; an edge, or a market that rose, stays above it."
         )
     walked = figure_box(walk_forward_figure(found))
+    beside = (
+        "each traded with what the time before it would have chosen, beside what nobody could have "
+        "had: the choice made with hindsight, and the symbols held with the same exposure"
+        if found.sweep is not None
+        else "each begun anew, beside the run in one piece and the symbols held as much as it did"
+    )
     told = (
-        '<p class="lead" style="margin-top:16px">The test windows one after the other, each traded '
-        "with what the time before it would have chosen, beside what nobody could have had: the "
-        "choice made with hindsight, and the same money held.</p>"
+        '<p class="lead" style="margin-top:16px">The windows of walk-forward one after the other, '
+        f"{beside}.</p>"
     )
     return _section(
         "Does it hold on days that were not seen?", lead, samples_figure(found), told, walked,
