@@ -20,6 +20,7 @@ from live.runner import Run
 from research.backtesting import Backtest, backtest
 from research.candles import DAY, CandleSet, iso, utc_ms
 from research.errors import ExchangeError, HistoryMissing
+from research.evidence.judge import judge
 from research.fetching import top_up
 from research.history import History, Series
 from research.history_import import import_file
@@ -42,6 +43,7 @@ RESEARCH_DAYS = 3 * 365
 FETCHED_DAYS = 365
 SYNTHETIC_BARS = 17_520
 ENOUGH_BARS = 24 * 60
+OVERRIDE = "The demo's override: to show the paper run of what the evidence speaks against."
 
 Echo = Callable[[str], None]
 
@@ -74,6 +76,7 @@ def run_demo(
     # Notebook kernels inherit this process's environment, and with it the demo's folder and books.
     own = {
         "CANDLEBOOK_DATA_DIR": str(folder),
+        "CANDLEBOOK_TRIALS": str(folder / "trials.db"),
         "CANDLEBOOK_REPLAY_DATABASE_URL": f"sqlite:///{(folder / 'replay.db').as_posix()}",
     }
     with environment_with(own):
@@ -98,7 +101,7 @@ def _walk(
     first = backtest(SmaCrossover(), research, account)
     echo(f"{first!r}")
 
-    echo("\n3. Sweep and promotion")
+    echo("\n3. Sweep, evidence and promotion")
     best, artefact = _sweep_and_promote(settings, research, first, echo)
 
     echo(f"\n4. Paper trading: {PAPER_BARS} bars through notebooks/paper_trading.ipynb")
@@ -221,16 +224,22 @@ def _sweep_and_promote(
         SmaCrossover, research, first.account, fast=(10, 20, 40, 80), slow=(50, 100, 200, 400)
     )
     echo(f"   {found!r}")
-    best = found.run(name=NAME)
+    evidence = judge(found, thresholds=settings.promotion)
+    echo("\n   Is it an edge or luck?")
+    for line in repr(evidence).splitlines():
+        echo(f"   {line}".rstrip())
     folder = settings.root / "params" / "promoted"
     artefact = promote(
-        best,
+        evidence,
         NAME,
-        why="The demo's: the best row of a small sweep. That is no evidence of an edge.",
+        why="The demo's: the best row of a small sweep.",
+        override=None if evidence.passed else OVERRIDE,
         folder=folder,
-        rows_tried=len(found),
         replace=True,
     )
+    best = evidence.run
+    if artefact.override is not None:
+        echo(f"   a person may promote it all the same, with a reason that is kept: {OVERRIDE}")
     echo(f"   promoted {best.strategy!r} as {NAME}: {folder / (NAME + '.yaml')}")
     return best, artefact
 

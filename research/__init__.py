@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from research.tape import Intervention, Move
     from research.tpe import optimise
     from research.trial_ledger import tried
+    from research.trials import Trials
     from research.workspace import default_account, load, load_or_synthetic, market
 
 _HOME = {
@@ -88,6 +89,7 @@ _HOME = {
     "research.tape": ("Intervention", "Move"),
     "research.tpe": ("optimise",),
     "research.trial_ledger": ("tried",),
+    "research.trials": ("Trials",),
     "research.workspace": ("default_account", "load", "load_or_synthetic", "market"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -124,6 +126,7 @@ __all__ = [
     "Sweep",
     "Targets",
     "TradingHours",
+    "Trials",
     "audit_stops",
     "backtest",
     "candles_figure",

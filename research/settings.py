@@ -131,6 +131,12 @@ class Settings:
         """The default symbols, in the file's order."""
         return tuple(one.symbol for one in self.symbols if one.enabled)
 
+    @property
+    def trials_name(self) -> str:
+        """The ledger of trials as a record names it: from the project's folder, if it is inside."""
+        inside = self.trials.is_relative_to(self.root)
+        return (self.trials.relative_to(self.root) if inside else self.trials).as_posix()
+
     def account(self, symbols: Sequence[str] | None = None) -> Account:
         """The account that these settings describe, with the filters of ``symbols`` alone.
 

@@ -29,7 +29,7 @@ LEAST_COMMON: Final = 10
 # first, each with the first row that it correlates with by ``ALIKE``.
 MANY: Final = 1_500
 ALIKE: Final = 0.95
-MOST_LEADERS: Final = 3_000
+MOST_LEADERS: Final = 2_000
 BLOCK: Final = 512
 DAYS_A_YEAR: Final = 365
 
@@ -107,7 +107,8 @@ def _labels_of_distinct(returns: Matrix, correlation: float) -> Ints:
     for group in groups:
         chosen = np.arange(len(group.rows))
         if merges:
-            chosen, of = _led(group.units, MOST_LEADERS - count)
+            room = MOST_LEADERS - count
+            chosen, of = _led(group.units, room, max(ALIKE, correlation))
             leader_of[group.rows] = np.where(of >= 0, of + count, -1)
         else:
             leader_of[group.rows] = count + chosen
@@ -116,7 +117,14 @@ def _labels_of_distinct(returns: Matrix, correlation: float) -> Ints:
     clusters = _linked(returns, leads, correlation)
     labels = np.where(leader_of >= 0, clusters[leader_of], -1)
     _place_the_rest(labels, groups, leads, clusters, correlation)
-    return np.unique(labels, return_inverse=True)[1].ravel().astype(np.int64)
+    return _as_they_came(labels)
+
+
+def _as_they_came(labels: Ints) -> Ints:
+    """The same clusters, numbered from 0 in the order of their first rows."""
+    _, first, of = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first, kind="stable"), kind="stable")
+    return rank[of.ravel()].astype(np.int64)
 
 
 def _groups(returns: Matrix) -> list[_Group]:
@@ -145,10 +153,11 @@ def _units(returns: Matrix) -> Matrix:
     return np.where(still, 0.0, centred / np.where(still, 1.0, length)).astype(np.float32)
 
 
-def _led(units: Matrix, most: int) -> tuple[Ints, Ints]:
+def _led(units: Matrix, most: int, least: float) -> tuple[Ints, Ints]:
     """Leaders, of which there are at most ``most``, and each row's place among them (-1: none).
 
-    A row follows the leader before it that it is most like, if that is ``ALIKE``, or leads.
+    A row follows the leader before it that it is most like, if they correlate by ``least``, or
+    leads.
     """
     leads = np.empty((max(most, 0), units.shape[1]), np.float32)
     chosen: list[int] = []
@@ -158,10 +167,10 @@ def _led(units: Matrix, most: int) -> tuple[Ints, Ints]:
         if chosen:
             alike = block @ leads[: len(chosen)].T
             best = alike.argmax(axis=1)
-            found = alike[np.arange(len(block)), best] >= ALIKE
+            found = alike[np.arange(len(block)), best] >= least
             of[start : start + BLOCK][found] = best[found]
         rest = start + np.flatnonzero(of[start : start + BLOCK] < 0)
-        among = units[rest] @ units[rest].T >= ALIKE
+        among = units[rest] @ units[rest].T >= least
         for i, row in enumerate(rest):
             if of[row] >= 0:
                 continue

@@ -12,6 +12,7 @@ the last batches, never the file. Several processes may write at once, each wait
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -312,7 +313,9 @@ def open_trials() -> TrialLedger:
 
 @cache
 def _ledger_at(path: Path) -> TrialLedger:
-    return TrialLedger(path)
+    ledger = TrialLedger(path)
+    atexit.register(ledger.close)
+    return ledger
 
 
 def record_batch(make: Callable[[], Batch]) -> None:

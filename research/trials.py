@@ -2,8 +2,8 @@
 
 A *trial* is one combination of parameters of one strategy on one market and account. It counts
 once, however often it was run and whatever the candles it was run on: with more history it is the
-same trial. Another version or another code of the strategy, other symbols, costs, limits or stops are
-other trials, since a person who varies them chooses among them as well. Trials are compared by the
+same trial. Another version or code of the strategy, other symbols, costs, limits or stops are other
+trials, since a person who varies them chooses among them as well. Trials are compared by the
 sketches of their returns (``research.sketch``). Times are UTC milliseconds.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import CodeType
 from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +41,13 @@ __all__ = [
     "trials_of",
 ]
 
-# Clusters with an average correlation from here on are one thing tried often: half of the variance
-# of one is that of the other. Lower will not do for accounts that are long or flat: two that hold
-# the same symbol half of the time, by the toss of two coins, correlate by 0.5.
-SAME_THING: Final = 0.7
+# Clusters with an average correlation from here on are one thing tried often. So high, since
+# accounts that are long or flat on one symbol share its moves: two that hold it half of the time by
+# the toss of two coins correlate by 0.5. Measured on the best of 383 crossovers on each of 120
+# random walks of three years: against the maximum to be expected of so many independent ratios of
+# variance 1 / years, it was found significant at 5 % in 32 % of the walks with 0.7, in 14 % with
+# 0.8, in 2.5 % with 0.9.
+SAME_THING: Final = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +120,7 @@ def batch_of(
         timeframe=candles.timeframe,
         exchange=candles.exchange,
         source=candles.source,
-        candles=candles.digest(),
+        candles=_digest_of(candles),
         account=hashlib.sha256(terms.encode()).hexdigest(),
         first_close=sketch.first_close,
         last_close=sketch.last_close,
@@ -130,6 +134,17 @@ def batch_of(
         returns=sketch.returns,
         digests=sketch.digests,
     )
+
+
+# Candles are frozen: a digest, which takes a fifth of a backtest's time, is made once for a set.
+_digests: WeakKeyDictionary[CandleSet, str] = WeakKeyDictionary()
+
+
+def _digest_of(candles: CandleSet) -> str:
+    known = _digests.get(candles)
+    if known is None:
+        known = _digests[candles] = candles.digest()
+    return known
 
 
 def code_of_class(cls: type[Strategy]) -> str:
@@ -170,6 +185,9 @@ class Effective:
     ``labels`` is the cluster of each row of the trials, -1 for one that never moved; ``sharpe`` the
     annual Sharpe ratio of each cluster's aggregate (members weighed by one over their variance);
     ``variance`` that of these ratios, NaN with fewer than two. ``correlation`` was the threshold.
+    Clusters on one market share its luck, which their variance does not hold: with it in place of
+    1 / years, which is what chance alone gives a ratio, 16 % of those walks (``SAME_THING``) were
+    found significant. Take the larger of the two.
     """
 
     number: int

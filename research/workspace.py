@@ -130,9 +130,13 @@ def load_or_synthetic(
 def trials_path() -> Path:
     """Where the project keeps what was tried: CANDLEBOOK_TRIALS, or ``trials.db`` in its data.
 
-    Every run asks, so settings are read anew only where what names the file has changed. Raises
-    SettingsError outside a project, and for settings that are wrong.
+    Every run asks, so settings are read anew only where what names the file has changed, and not at
+    all where the environment names it whole. Raises SettingsError outside a project, and for
+    settings that are wrong.
     """
+    whole = Path(os.environ.get("CANDLEBOOK_TRIALS", "").strip()).expanduser()
+    if whole.is_absolute():
+        return whole
     root = project_root()
     named = tuple(os.environ.get(name) for name in ("CANDLEBOOK_TRIALS", "CANDLEBOOK_DATA_DIR"))
     return _trials_path(root, named, _stamp(root / ".env"), _stamp(root / SETTINGS_FILE))

@@ -26,6 +26,7 @@ from live.cli import (
     paper,
     runs,
     status,
+    trials,
 )
 from live.cli.ending import told
 from live.cli.options import Project
@@ -106,6 +107,7 @@ for _command in (
     filters.filters,
     runs.backtest,
     runs.sweep,
+    trials.trials,
     evidence.judge,
     artefacts.promote,
     artefacts.verify,

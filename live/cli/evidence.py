@@ -47,7 +47,8 @@ def judge(project: Project, report: Path | None, as_json: bool, **given: Any) ->
     if report is not None:
         with writes("--report", report):
             said.append(f"\nReport: {evidence.report(report)}")
-    document = evidence.judgement.model_dump(mode="json") | {"report": report}
+    judgement = evidence.judgement
+    document = judgement.model_dump(mode="json") | {"failed": judgement.failed, "report": report}
     answer(as_json, document, *said)
 
 

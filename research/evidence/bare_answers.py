@@ -77,11 +77,12 @@ def first_differences(
 
 def changed(one: Targets, two: Targets, tolerance: float) -> npt.NDArray[np.bool_]:
     """Rows at which another target or reason is given, or a confidence further off than that."""
-    return (
+    off: npt.NDArray[np.bool_] = (
         (_bits(one.target) != _bits(two.target))
         | (one.reason != two.reason)
         | (np.abs(one.confidence - two.confidence) > tolerance)
     )
+    return off
 
 
 def _bits(column: Floats | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

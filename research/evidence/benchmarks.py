@@ -18,7 +18,7 @@ from research.candles import Floats
 from research.daily import day_ends
 from research.metrics import EPSILON, YEAR_DAYS, Metrics, metrics_of, opening_tally
 
-__all__ = ["AlphaBeta", "BuyAndHold", "Holding", "alpha_beta", "buy_and_hold", "market_returns"]
+__all__ = ["AlphaBeta", "Benchmark", "Holding", "alpha_beta", "buy_and_hold", "market_returns"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,8 +39,8 @@ class Holding:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BuyAndHold:
-    """Holding the run's symbols, all in (``full``) and as much as the run did on average (``even``).
+class Benchmark:
+    """Holding the symbols: all in (``full``), and as much as the run did on average (``even``).
 
     ``excess_sharpe`` is the run's Sharpe ratio less that of ``full``, ``excess_return`` the run's
     total return less that of ``even``, which bore the same exposure. NaN where there is no ratio.
@@ -53,13 +53,13 @@ class BuyAndHold:
 
     def __repr__(self) -> str:
         return (
-            f"BuyAndHold({self.full!r}, {self.even!r}; the run's Sharpe ratio exceeds it by "
+            f"Benchmark({self.full!r}, {self.even!r}; the run's Sharpe ratio exceeds it by "
             f"{self.excess_sharpe:.2f}, its return that of the same exposure by "
             f"{self.excess_return:.1%})"
         )
 
 
-def buy_and_hold(run: Backtest) -> BuyAndHold:
+def buy_and_hold(run: Backtest) -> Benchmark:
     """Holding the symbols of ``run`` over its window.
 
     ``full``: equal shares of the initial cash, each bought at the open of its symbol's second bar
@@ -75,7 +75,7 @@ def buy_and_hold(run: Backtest) -> BuyAndHold:
     moves = equity / np.append(cash, equity[:-1]) - 1.0
     full = _holding(run, equity, 1.0)
     even = _holding(run, cash * np.cumprod(1.0 + exposure * moves), exposure)
-    return BuyAndHold(
+    return Benchmark(
         full=full,
         even=even,
         excess_sharpe=run.metrics.sharpe - full.sharpe,

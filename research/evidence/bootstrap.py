@@ -33,6 +33,7 @@ __all__ = [
     "intervals",
     "stationary_indices",
     "trade_monte_carlo",
+    "trade_returns",
 ]
 
 RESAMPLED: Final = dict.fromkeys(METRICS, "days") | {
@@ -78,9 +79,8 @@ def stationary_indices(n: int, length: float, draws: int, rng: np.random.Generat
     with probability 1 / length a new block begins anywhere.
     """
     begins = rng.random((draws, n)) < 1.0 / length
-    begins[:, 0] = True
     anywhere = rng.integers(0, n, (draws, n))
-    at = np.arange(n)
+    at = np.arange(n)  # the first begins a block in any case: nothing is before it
     begun = np.maximum.accumulate(np.where(begins, at, 0), axis=1)
     drawn = (np.take_along_axis(anywhere, begun, axis=1) + at - begun) % n
     return np.asarray(drawn, np.int64)
@@ -199,29 +199,39 @@ class TradeDraws:
         )
 
 
+def trade_returns(run: Backtest) -> Floats:
+    """The return on equity of each trade that ended, in order of its end.
+
+    Its profit after fees over the account's equity at the last close before it was opened.
+    """
+    opened = np.array([trade.opened_at for trade in run.trade_list], np.int64)
+    pnl = np.array([trade.pnl for trade in run.trade_list], np.float64)
+    before = np.append(run.account.initial_cash, run.log.equity)
+    return np.asarray(pnl / before[np.searchsorted(run.tape.close_time, opened, side="right")])
+
+
 def trade_monte_carlo(run: Backtest, *, draws: int = 2000, seed: int = 0) -> TradeDraws:
     """Redraw the trades of ``run`` with replacement, one after the other on growing equity.
 
-    A trade's return is its profit after fees over the account's equity at the last close before it
-    was opened. Trades that overlapped in the run follow each other here, and what is still open at
-    its end does not count. Raises InputError for less than one draw.
+    Each brings its return on equity (``trade_returns``). Trades that overlapped in the run follow
+    each other here, and what is still open at its end does not count. Raises InputError for less
+    than one draw.
     """
     _require_draws(draws)
-    trades = run.trade_list
-    if not trades:
+    returns = trade_returns(run)
+    if not len(returns):
         nothing = np.full(draws, np.nan)
         return TradeDraws(0, nothing, nothing, math.nan)
-    opened = np.array([trade.opened_at for trade in trades])
-    before = np.append(run.account.initial_cash, run.log.equity)
-    equity = before[np.searchsorted(run.tape.close_time, opened, side="right")]
-    factors = 1.0 + np.array([trade.pnl for trade in trades]) / equity
-    rng = np.random.default_rng(seed)
+    final, fall = _redrawn(1.0 + returns, draws, np.random.default_rng(seed))
+    return TradeDraws(len(returns), final, fall, float(np.mean(final < 0.0)))
+
+
+def _redrawn(factors: Floats, draws: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Final return and largest fall of each draw of as many factors of equity."""
     finals, falls = [], []
     for size in _pieces(draws, len(factors)):
         path = np.cumprod(factors[rng.integers(0, len(factors), (size, len(factors)))], axis=1)
         peak = np.maximum(1.0, np.maximum.accumulate(path, axis=1))
         finals.append(path[:, -1] - 1.0)
         falls.append((1.0 - path / peak).max(axis=1))
-    final = np.concatenate(finals)
-    loss = float(np.mean(final < 0.0))
-    return TradeDraws(len(trades), final, np.concatenate(falls), loss)
+    return np.concatenate(finals), np.concatenate(falls)

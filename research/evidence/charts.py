@@ -18,8 +18,8 @@ import plotly.graph_objects as go
 
 from research.candles import Floats
 from research.chart_theme import TEMPLATE, THEME, Chart, format_metric, thinned
-from research.evidence.benchmarks import buy_and_hold
 from research.evidence.overfitting import Overfitting
+from research.evidence.random_entries import RandomEntries
 from research.evidence.walk_forward import WalkForward
 from research.metrics import YEAR_DAYS
 
@@ -49,34 +49,33 @@ def luck_figure(found: Evidence) -> Chart:
     """
     luck, timing = found.luck, found.timing
     grid, density = _best_of(luck.effective, luck.days)
-    top = float(density.max())
     figure = Chart(
         [
-            _histogram(timing.sharpes, timing.sharpe),
             go.Scatter(
-                x=grid, y=density / top, yaxis="y2", name="Best try by luck", mode="lines",
+                x=grid, y=density / float(density.max()), yaxis="y2", name="Best try by luck", mode="lines",
                 fill="tozeroy", fillcolor=THEME.grid, line={"color": THEME.benchmark, "width": 1.5},
                 hoverinfo="skip",
             ),
         ]
     )  # fmt: skip
     many = "one try" if luck.effective == 1 else f"the best of {luck.effective:,} different tries"
-    as_good = int((timing.sharpes >= timing.sharpe).sum())
     figure.update_layout(
         template=TEMPLATE, height=520, showlegend=False, bargap=0.06, margin={"t": 48},
         xaxis={"title": "Sharpe ratio a year", "anchor": "y2", "zerolinecolor": THEME.benchmark},
         yaxis={"domain": (0.56, 1.0), "nticks": 4, "title": "draws"},
         yaxis2={"domain": (0.0, 0.41), "showticklabels": False, "range": (0.0, 1.25)},
     )  # fmt: skip
-    _heading(
-        figure, 1.0, "The same positions at random times",
-        f"{as_good:,} of {len(timing.sharpes):,} did as well",
-    )  # fmt: skip
+    if isinstance(timing, RandomEntries):
+        said = f"{int((timing.sharpes >= timing.sharpe).sum()):,} of {len(timing.sharpes):,}"
+        figure.add_trace(_histogram(timing.sharpes, timing.sharpe))
+        _level(figure, "y", timing.sharpe, f"this run {timing.sharpe:.2f}", THEME.strategy)
+        _heading(figure, 1.0, "The same positions at random times", f"{said} did as well")
+    else:
+        _heading(figure, 1.0, "The same positions at random times", "it cannot be said")
     _heading(
         figure, 0.41, f"What {many} shows without an edge",
-        f"{_sure(luck.probability)} sure that the true one is above luck",
+        _sure(luck.probability),
     )  # fmt: skip
-    _level(figure, "y", timing.sharpe, f"this run {timing.sharpe:.2f}", THEME.strategy)
     if math.isfinite(luck.sharpe):
         _level(figure, "y2", luck.sharpe, f"this run {luck.sharpe:.2f}", THEME.strategy)
     words = f"luck {luck.best_by_luck:.2f}"
@@ -184,7 +183,7 @@ def walk_forward_figure(found: Evidence) -> Chart:
     if not isinstance(walk, WalkForward):
         return in_words(walk)
     stitched, run = walk.equity - 1.0, found.run
-    even = buy_and_hold(run).even
+    even = found.holding.even
     first = stitched.index[0]
     own = "Chosen with hindsight" if found.sweep is not None else "In one piece"
     mine = "Walk forward" if found.sweep is not None else "Window by window"
@@ -285,7 +284,10 @@ def _best_of(tries: int, days: int) -> tuple[Floats, Floats]:
 
 
 def _sure(probability: float) -> str:
-    return "over 99.9%" if probability > 0.999 else f"{probability:.1%}"
+    if math.isnan(probability):
+        return "this run has no Sharpe ratio"
+    shown = "over 99.9%" if probability > 0.999 else f"{probability:.1%}"
+    return f"{shown} sure that the true one is above luck"
 
 
 def _heading(figure: Chart, top: float, title: str, said: str) -> None:

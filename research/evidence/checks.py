@@ -10,6 +10,7 @@ import math
 
 import pandas as pd
 
+from research.evidence.benchmarks import AlphaBeta, Benchmark
 from research.evidence.lookahead import LookAhead
 from research.evidence.luck import Luck
 from research.evidence.overfitting import Overfitting
@@ -26,6 +27,7 @@ __all__ = [
     "halt",
     "look_ahead",
     "luck",
+    "market",
     "out_of_sample",
     "overfitting",
     "plateau",
@@ -86,7 +88,9 @@ def after_tries(p_value: float, effective: float) -> float:
     return -math.expm1(effective * math.log1p(-p_value)) if p_value < 1.0 else 1.0
 
 
-def timing(found: RandomEntries, effective: int, most: float | None) -> Verdict:
+def timing(found: RandomEntries | str, effective: int, most: float | None) -> Verdict:
+    if isinstance(found, str):
+        return _unasked("timing", most, "at most", found)
     value = after_tries(found.p_value, effective)
     as_good = round(found.p_value * (1 + len(found.sharpes))) - 1
     said = (
@@ -163,6 +167,19 @@ def superiority(found: Superiority | str, most: float | None) -> Verdict:
         f"{found.consistent:.3f} (Hansen's SPA; White's reality check {found.reality_check:.3f})."
     )
     return _at_most("superiority", found.consistent, most, said)
+
+
+def market(even: Benchmark, line: AlphaBeta | str) -> Verdict:
+    said = (
+        f"Holding as much on average has a Sharpe ratio of {even.even.sharpe:.2f}, "
+        f"{even.excess_sharpe:+.2f} is the run's above holding all."
+    )
+    if not isinstance(line, str):
+        said += (
+            f" Against the market: beta {line.beta:.2f}, alpha {line.alpha:+.1%} a year "
+            f"(t {line.alpha_t:.1f})."
+        )
+    return _at_least("market", even.excess_sharpe, None, said)
 
 
 def _at_least(check: str, value: float, least: float | None, said: str) -> Verdict:

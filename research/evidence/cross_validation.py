@@ -4,7 +4,7 @@ The days are cut into ``folds`` folds; every choice of ``test_folds`` of them is
 with the best Sharpe ratio on a split's training days is taken on its test days, and the test folds
 of all splits are put together to paths, each of which covers every day once: C(folds, test_folds)
 splits make C(folds, test_folds) x test_folds / folds paths. M. Lopez de Prado, Advances in
-Financial Machine Learning (2018), sections 7.4 (purging, embargo) and 12.3 to 12.4 (paths).
+Financial Machine Learning (2018), sections 7.4 (purging, embargo) and 12.4 (splits, paths).
 
 Days are UTC, returns fractions a day, Sharpe ratios annual with 365 days. The paths share days and
 choices: their spread says how much the result hangs on the split, it is no confidence interval.

@@ -22,11 +22,13 @@ from research.backtesting import Backtest
 from research.candles import Floats, iso
 from research.errors import InputError
 from research.evidence import checks
-from research.evidence.bootstrap import intervals
+from research.evidence.benchmarks import AlphaBeta, Benchmark, alpha_beta, buy_and_hold
+from research.evidence.bootstrap import TradeDraws, intervals, trade_monte_carlo
 from research.evidence.cross_validation import CrossValidation, cross_validate, margin_of
 from research.evidence.daily_matrix import daily_matrix
 from research.evidence.lookahead import LookAhead, find_lookahead
 from research.evidence.luck import Luck, luck_of
+from research.evidence.monte_carlo import CandleMonteCarlo, candle_monte_carlo
 from research.evidence.overfitting import Overfitting, probability_of_overfitting
 from research.evidence.plateau import Plateau, plateau
 from research.evidence.random_entries import RandomEntries, random_entries
@@ -38,7 +40,7 @@ from research.evidence.sensitivity import (
     start_sensitivity,
 )
 from research.evidence.superiority import Superiority, superior_ability
-from research.evidence.verdicts import Judgement, Verdict
+from research.evidence.verdicts import Judgement, TrialsHead, Verdict
 from research.evidence.walk_forward import WalkForward, out_of_sample, walk_forward
 from research.params import Thresholds
 from research.search import Sweep
@@ -82,19 +84,20 @@ def judge(
     run = what if isinstance(what, Backtest) else what.run(what.best(metric))
     daily = run.daily_returns.to_numpy()
     matrix = daily[np.newaxis] if sweep is None else daily_matrix(sweep).matrix
-    known = _trials_of(run) if trials is None else trials
+    known, head = _trials_of(run) if trials is None else (trials, None)
     return Evidence(
         run=run,
         sweep=sweep,
         metric=metric,
         thresholds=asked,
         seed=seed,
+        head=head,
         matrix=matrix,
         luck=_luck(daily, matrix, known),
         look_ahead=find_lookahead(
             run.strategy, run.candles, points=asked.look_ahead_points, seed=seed
         ),
-        timing=random_entries(run, draws=DRAWS, seed=seed),
+        timing=_or_reason(lambda: random_entries(run, draws=DRAWS, seed=seed)),
         walk=_or_reason(
             lambda: (
                 out_of_sample(run, FOLDS)
@@ -123,9 +126,10 @@ class Evidence:
     """What there is to say of ``run``: ``verdicts``, one a check, and the figures behind them.
 
     ``sweep`` is what it was chosen from, or None; ``matrix`` the daily returns of all rows, rows x
-    days. ``walk`` is a text where the record is too short for it. What only informs is computed
-    when it is first asked for: ``overfitting``, ``superiority``, ``cross_validation``,
-    ``intervals``. It prints itself.
+    days. ``walk`` and ``timing`` are a text where the record is too short for them. What only
+    informs is computed when it is first asked for: ``overfitting``, ``superiority``,
+    ``cross_validation``, ``intervals``, ``holding``, ``market``, ``other_markets``,
+    ``other_trades``. It prints itself.
     """
 
     run: Backtest
@@ -133,10 +137,11 @@ class Evidence:
     metric: str
     thresholds: Thresholds
     seed: int
+    head: TrialsHead | None
     matrix: Floats
     luck: Luck
     look_ahead: LookAhead
-    timing: RandomEntries
+    timing: RandomEntries | str
     walk: WalkForward | str
     neighbours: Plateau | None
     costs: pd.DataFrame
@@ -163,6 +168,7 @@ class Evidence:
             checks.starts(self.start_share, len(self.starts), asked.min_start_share),
             checks.overfitting(self.overfitting, asked.max_overfitting),
             checks.superiority(self.superiority, asked.max_spa_p),
+            checks.market(self.holding, self.market),
         )
 
     @property
@@ -205,6 +211,26 @@ class Evidence:
         )
 
     @cached_property
+    def holding(self) -> Benchmark:
+        """Holding the same symbols: all in, and as much as the run did on average."""
+        return buy_and_hold(self.run)
+
+    @cached_property
+    def market(self) -> AlphaBeta | str:
+        """Its days against those of the market; a text where it cannot be said."""
+        return _or_reason(lambda: alpha_beta(self.run))
+
+    @cached_property
+    def other_markets(self) -> CandleMonteCarlo | str:
+        """The strategy on candles redrawn in blocks; a text where it cannot be said."""
+        return _or_reason(lambda: candle_monte_carlo(self.run, seed=self.seed))
+
+    @cached_property
+    def other_trades(self) -> TradeDraws:
+        """The run's trades, redrawn."""
+        return trade_monte_carlo(self.run, seed=self.seed)
+
+    @cached_property
     def intervals(self) -> pd.DataFrame:
         """Each metric of the run with its 95 % interval, by the stationary bootstrap."""
         return intervals(self.run, seed=self.seed)
@@ -227,6 +253,7 @@ class Evidence:
             digest=self.run.digest(),
             trials=self.luck.tries,
             effective_trials=self.luck.effective,
+            head=self.head,
             seed=self.seed,
             in_sample=f"{iso(int(closes[0]))} .. {first or iso(int(closes[-1]))}",
             out_of_sample=f"{first} .. {last}" if first else "",
@@ -300,12 +327,15 @@ def _statistics(found: Evidence) -> dict[str, float]:
         "probabilistic_sharpe": luck.above_zero,
         "best_by_luck": luck.best_by_luck,
         "min_track_record_days": luck.days_needed,
-        "random_entry_p": timing.p_value,
-        "random_entry_p_after_tries": checks.after_tries(timing.p_value, luck.effective),
         "breakeven_cost": found.breakeven,
         "delayed_share": found.delayed_share,
         "start_share": found.start_share,
     }
+    if isinstance(timing, RandomEntries):
+        named |= {
+            "random_entry_p": timing.p_value,
+            "random_entry_p_after_tries": checks.after_tries(timing.p_value, luck.effective),
+        }
     if isinstance(found.walk, WalkForward):
         named |= {
             "walk_forward_sharpe": found.walk.sharpe,
@@ -328,6 +358,15 @@ def _statistics(found: Evidence) -> dict[str, float]:
             "cross_validation_sharpe": found.cross_validation.median,
             "cross_validation_negative": found.cross_validation.negative,
         }
+    named |= {
+        "holding_sharpe": found.holding.full.sharpe,
+        "loss_probability_of_redrawn_trades": found.other_trades.loss_probability,
+    }
+    if isinstance(found.market, AlphaBeta):
+        named |= {"alpha": found.market.alpha, "alpha_t": found.market.alpha_t}
+        named |= {"beta": found.market.beta}
+    if isinstance(found.other_markets, CandleMonteCarlo):
+        named["rank_among_redrawn_candles"] = found.other_markets.rank("sharpe")
     for name in ("total_return", "sharpe", "max_drawdown"):
         for end in ("low", "high"):
             named[f"{name}_{end}"] = float(found.intervals[end].loc[name])
@@ -355,11 +394,15 @@ def _different(matrix: Floats) -> int:
     return int(clusters_of(rows, np.array(digests), SAME_THING).max(initial=-1)) + 1
 
 
-def _trials_of(run: Backtest) -> Trials:
-    """What the project's ledger holds of the run's market: its symbols, timeframe and window."""
+def _trials_of(run: Backtest) -> tuple[Trials, TrialsHead]:
+    """What the project's ledger holds of the run's market (symbols, timeframe, window), and where
+    the ledger ends."""
     closes = run.tape.close_time
     window = (int(closes[0]), int(closes[-1]))
-    return open_trials().trials(None, run.symbols, run.candles.timeframe, window)
+    ledger = open_trials()
+    number, digest = ledger.head()
+    head = TrialsHead(ledger=load_settings().trials_name, number=number, digest=digest)
+    return ledger.trials(None, run.symbols, run.candles.timeframe, window), head
 
 
 def _finite(value: float) -> float | None:

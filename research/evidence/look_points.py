@@ -27,8 +27,8 @@ def suspects(strategy: Strategy, candles: CandleSet, whole: Sequence[Targets]) -
     """Clock positions whose answers seem to notice the next bars, the most suspicious first.
 
     Every 64th candle is moved, each candle once against its move and once along it: 128 runs. What
-    answers before a moved candle notices either it or one that is 64 bars or more back; ranked by
-    how much it changes. No proof, but a place to ask.
+    answers before a moved candle notices either it or one that is 40 bars or more back; ranked by
+    how much it changes and how near it is. No proof, but a place to ask.
     """
     clock = candles.clock()
     score = np.zeros(len(clock))
@@ -47,7 +47,9 @@ def suspects(strategy: Strategy, candles: CandleSet, whole: Sequence[Targets]) -
                 i = np.flatnonzero(seen)
                 last_known = rows[i] + before[i] - 1
                 inside = last_known < len(clock) - 1
-                np.maximum.at(score, last_known[inside], _size(one, two, i[inside]))
+                # The nearer, the longer ago the moved candle before it, which may be remembered.
+                size = _size(one, two, i[inside]) / before[i[inside]]
+                np.maximum.at(score, last_known[inside], size)
     order = np.argsort(-score, kind="stable")
     return order[score[order] > 0]
 
@@ -56,7 +58,8 @@ def _size(one: Targets, two: Targets, rows: Ints) -> Floats:
     """How much two answers differ: 2 for a target, 1 for a reason, the share of a confidence."""
     target = np.nan_to_num(one.target[rows], nan=-1.0) != np.nan_to_num(two.target[rows], nan=-1.0)
     surer = np.abs(one.confidence[rows] - two.confidence[rows]) / 100.0
-    return 2.0 * target + (one.reason[rows] != two.reason[rows]) + surer
+    size: Floats = 2.0 * target + (one.reason[rows] != two.reason[rows]) + surer
+    return size
 
 
 def choose_points(
@@ -67,7 +70,7 @@ def choose_points(
     points: int,
     seed: int,
 ) -> Ints:
-    """At least ``points`` clock positions from ``first`` on, ascending, or all where there are less.
+    """``points`` clock positions or more from ``first`` on, ascending; all, where there are fewer.
 
     A quarter suspects, a quarter evenly spread; the first and last bars, bars before changes of the
     target, before extremes of each column, before ends of days and months; the rest at random.

@@ -27,8 +27,11 @@ __all__ = ["LookAhead", "LookAheadFault", "find_lookahead", "require_causal"]
 Kind = Literal["truncated", "perturbed", "unstable", "quick target", "warm-up"]
 
 # How many candles the other futures have, in turn; None is as many as there were.
-LENGTHS = (2, 24, 2, 200, 24, 2, 24, None)
-FUTURES = (Future.CONTRARY, Future.SURGE, Future.CONTRARY, Future.CRASH, Future.STILL)
+LENGTHS = (2, 24, 2, 200, 24, 2, 24, 2, 24, 2, 24, 2, None)
+ENOUGH = 100  # points with a fault, after which no more are asked
+# Of what has no fixed answer a leak cannot be told, and beside a leak a warm-up is no matter.
+RANKS = {"unstable": 0, "warm-up": 2}
+FUTURES = (*(Future.CONTRARY, Future.VIOLENT) * 3, Future.CONTRARY, Future.STILL)
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,13 @@ class LookAheadFault:
 
 @dataclass(frozen=True)
 class LookAhead:
-    """What the check found; ``faults`` are sorted by the time of their bar, the first one first.
+    """What the check found; ``faults`` are sorted by the time of their bar.
 
-    ``points`` is how many bars were taken for the last known one; warm-ups are in bars, the needed
-    one is the largest that could be proved (0: none).
+    Unstable answers come before them all, a short warm-up after them all.
+
+    ``points`` is how many bars were taken for the last known one: fewer than asked for where a
+    hundred of them had a fault, which is enough. Warm-ups are in bars; the needed one is the
+    largest that could be proved (0: none).
     """
 
     strategy: str
@@ -129,22 +135,23 @@ def find_lookahead(
     faults = [*_unstable(asked, strategy), *asked.faults("truncated", half, early)]
     faults += _of_fresh_copies(asked, half)
     warm_up = measure_warm_up(strategy, given, seed)
-    at = np.empty(0, np.int64)
+    count = 0
     if not any(fault.kind == "unstable" for fault in faults):
         begin = min(int(one.ts[strategy.warmup]) for one in given if len(one) > strategy.warmup)
         suspected = suspects(strategy, given, asked.whole)
         first = int(np.searchsorted(clock, begin))
         at = choose_points(given, asked.whole, suspected, first, points, seed)
-        faults += [fault for i, t in enumerate(at.tolist()) for fault in _at_point(asked, t, i)]
+        more, count = _at_points(asked, at)
+        faults += more
         faults += _unstable(asked, strategy)
     if warm_up.needed > warm_up.declared:
         faults.append(_too_short(asked, warm_up.needed))
     faults += _quick_target(asked, max(warm_up.declared, warm_up.needed))
-    faults.sort(key=lambda fault: (fault.ts, fault.kind == "warm-up", fault.known))
+    faults.sort(key=lambda fault: (RANKS.get(fault.kind, 1), fault.ts, fault.known))
     if faults and faults[0].kind in ("truncated", "perturbed"):
         faults[0] = replace(faults[0], leak=_leak(asked, faults[0]))
     return LookAhead(
-        repr(strategy), len(clock), len(at), tuple(faults), warm_up.declared, warm_up.needed
+        repr(strategy), len(clock), count, tuple(faults), warm_up.declared, warm_up.needed
     )
 
 
@@ -238,6 +245,19 @@ def _of_fresh_copies(asked: _Asked, half: int) -> list[LookAheadFault]:
     return found
 
 
+def _at_points(asked: _Asked, at: Ints) -> tuple[list[LookAheadFault], int]:
+    """The faults at those points, the earliest first, and how many points were asked."""
+    faults: list[LookAheadFault] = []
+    faulty = 0
+    for turn, point in enumerate(at.tolist()):
+        found = list(_at_point(asked, point, turn))
+        faults += found
+        faulty += bool(found)
+        if faulty == ENOUGH:
+            return faults, turn + 1
+    return faults, len(at)
+
+
 def _at_point(asked: _Asked, point: int, turn: int) -> Iterator[LookAheadFault]:
     """Both questions at one point; ``turn`` chooses the other future."""
     if point < len(asked.clock) - 1:
@@ -276,25 +296,31 @@ def _leak(asked: _Asked, fault: LookAheadFault) -> str:
     """Which column of later candles the answers up to the fault's point notice.
 
     Each column alone is taken from another future of the same times. Where several do, all are
-    named; where none does alone, those without which nothing is noticed.
+    named; where none does alone, those without which nothing is noticed. Where the strategy notices
+    nothing, copies that remember nothing are asked.
     """
     point = int(np.searchsorted(asked.clock, fault.known))
     known = asked.known(point)
-
-    def notices(other: CandleSet) -> bool:
-        return (
-            next(asked.faults("perturbed", point, _told(asked.strategy, other)), None) is not None
-        )
-
-    named = [(one.symbol, name) for one in asked.candles for name in COLUMNS]
-    for future in (Future.CONTRARY, Future.SURGE, Future.CRASH, Future.STILL):
-        other = with_future(asked.candles, known, future)
-        if not notices(other):
-            continue
-        alone = [one for one in named if notices(only(asked.candles, other, one[0], [one[1]]))]
-        if not alone:
-            alone = [
-                one for one in named if not notices(only(other, asked.candles, one[0], [one[1]]))
-            ]
-        return ", ".join(f"{symbol} {name}" for symbol, name in alone) or "several columns together"
+    for fresh in (False, True):
+        for future in Future:
+            other = with_future(asked.candles, known, future)
+            if _notices(asked, point, other, fresh):
+                return _columns(asked, point, other, fresh)
     return "the number or times of candles"
+
+
+def _columns(asked: _Asked, point: int, other: CandleSet, fresh: bool) -> str:
+    candles = asked.candles
+    named = [(one.symbol, name) for one in candles for name in COLUMNS]
+
+    def notices(mine: CandleSet, theirs: CandleSet, at: tuple[str, str]) -> bool:
+        return _notices(asked, point, only(mine, theirs, at[0], [at[1]]), fresh)
+
+    alone = [at for at in named if notices(candles, other, at)]
+    together = alone or [at for at in named if not notices(other, candles, at)]
+    return ", ".join(f"{symbol} {name}" for symbol, name in together) or "several columns together"
+
+
+def _notices(asked: _Asked, point: int, other: CandleSet, fresh: bool) -> bool:
+    strategy = anew(asked.strategy) if fresh else asked.strategy
+    return next(asked.faults("perturbed", point, _told(strategy, other)), None) is not None

@@ -24,6 +24,7 @@ class Future(StrEnum):
     """How the candles after a moment may go on."""
 
     CONTRARY = "contrary"  # each move the other way and three times as far, quiet bars made busy
+    VIOLENT = "violent"  # a crash where the next candle rose, else a surge
     SURGE = "surge"  # a quarter up at once, then on
     CRASH = "crash"  # a quarter down at once, then on
     STILL = "still"  # one price, and nobody trades
@@ -81,23 +82,30 @@ def _future(one: Candles, known: int, count: int, future: Future) -> tuple[Float
     base = float(one.close[known - 1]) if known else float(one.open[0]) if len(one) else 1.0
     if future is Future.CONTRARY and known < len(one):
         return _contrary_path(one, known, count, base)
+    if future is Future.VIOLENT:
+        rose = known < len(one) and float(one.close[known]) > base
+        future = Future.CRASH if rose else Future.SURGE
     step = np.arange(count)
     if future is Future.STILL:
         return (*(np.full(count, base) for _ in range(4)), np.zeros(count))
     rise = 1.25 + 0.002 * step
-    close = base / rise if future is Future.CRASH else base * rise
-    opens = np.concatenate([[base], close[:-1]])[:count]
-    top, bottom = np.maximum(opens, close) * 1.01, np.minimum(opens, close) * 0.99
+    close = np.asarray(base / rise if future is Future.CRASH else base * rise, dtype=np.float64)
+    opens: Floats = np.concatenate([[base], close[:-1]])[:count]
+    top: Floats = np.maximum(opens, close) * 1.01
+    bottom: Floats = np.minimum(opens, close) * 0.99
     traded = float(one.volume[known - 1]) if known else 1.0
-    return opens, top, bottom, close, 20.0 * (traded + 1.0) + step
+    volume = np.asarray(20.0 * (traded + 1.0) + step, dtype=np.float64)
+    return opens, top, bottom, close, volume
 
 
 def _contrary_path(one: Candles, known: int, count: int, base: float) -> tuple[Floats, ...]:
     """The path mirrored at the last known close, on a log scale, three times as far."""
     rows = np.minimum(np.arange(known, known + count), len(one) - 1)
-    # A mirror turns high into low; what did not move at all is moved by one percent.
+    # One percent more, the other way: what moved little or not at all is to be seen as well.
+    nudge = 0.99 if float(one.close[known]) > base else 1.01
+    # A mirror turns high into low.
     opens, low, high, close = (
-        base * np.clip((base / getattr(one, name)[rows]) ** 3, 0.02, 50.0) * 1.01
+        base * np.clip((base / getattr(one, name)[rows]) ** 3, 0.02, 50.0) * nudge
         for name in ("open", "high", "low", "close")
     )
     return opens, high, low, close, _contrary_volume(one, rows)
@@ -117,7 +125,7 @@ def contrary_candles(one: Candles, stretch: float) -> Moved:
     if not len(one):
         return Moved(tuple(np.empty(0) for _ in COLUMNS))
     before = np.concatenate([one.open[:1], one.close[:-1]])
-    nudge = 1.01 if stretch < 0 else 0.99
+    nudge = np.where((one.close > before) == (stretch > 0), 1.01, 0.99)
     bent = [
         before * np.clip((getattr(one, name) / before) ** stretch, 0.2, 5.0) * nudge
         for name in COLUMNS[:4]

@@ -54,7 +54,7 @@ class PreparedTargets(Strategy):
         column = self.columns()[self.symbols.index(candles.symbol)]
         return Targets(column, np.zeros(len(column)), np.zeros(len(column), np.int64))
 
-    def joint_target(self, candles: CandleSet) -> tuple[Floats, ...]:
+    def joint_target(self, candles: CandleSet) -> tuple[Floats, ...]:  # noqa: ARG002 - of the contract
         return self.columns()
 
 

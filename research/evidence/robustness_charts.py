@@ -152,8 +152,8 @@ def _bars(frame: pd.DataFrame) -> go.Bar:
         for value, halted in zip(values, frame["halted"], strict=True)
     ]
     return go.Bar(
-        x=[f"{one:g}" for one in frame.index], y=values, text=texts, textposition="auto", textangle=0,
-        cliponaxis=False,
+        x=[f"{one:g}" for one in frame.index], y=values, text=texts, textangle=0,
+        textposition="auto", cliponaxis=False,
         marker={"color": _tones(values)}, hovertext=_told(frame), hoverinfo="text",
     )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """How much of a run's result hangs on what nobody controls: costs, delay, and the day it began.
 
 Every frame has a row a variation and as columns the figures of ``research.metrics.METRICS`` plus
-``halted`` (whether the kill switch had tripped by the end). The row that varies nothing is the run
-itself, to the bit. Account, stops, limits and people's moves of the kill switch are the run's own.
+``halted`` (whether the kill switch stands tripped at the end). The row that varies nothing is the
+run itself, to the bit. Account, stops, limits and people's moves of the kill switch are the run's.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from research.account import Frozen
 from research.params import Thresholds
 
-__all__ = ["Judgement", "Override", "Verdict"]
+__all__ = ["Judgement", "Override", "TrialsHead", "Verdict"]
 
 
 class Verdict(Frozen):
@@ -31,16 +31,26 @@ class Verdict(Frozen):
         return f"{self.word:<7} {self.check:<13} {self.said}{demanded}"
 
 
+class TrialsHead(Frozen):
+    """The ledger of trials as the judge read it: its file, its last batch and that one's digest."""
+
+    ledger: str
+    number: int
+    digest: str
+
+
 class Judgement(Frozen):
     """What was found of one run.
 
     ``trials`` is how many things had been tried on this market, ``effective_trials`` how many
-    different things those were; ``digest`` is that of the run's orders and fills; the windows are UTC.
+    different things those were; ``digest`` is that of the run's orders and fills; windows are UTC.
+    ``head`` is where the ledger of trials ended then; None for trials that were handed over.
     """
 
     digest: str
     trials: int
     effective_trials: int
+    head: TrialsHead | None
     seed: int
     in_sample: str
     out_of_sample: str

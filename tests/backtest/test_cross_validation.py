@@ -7,6 +7,7 @@ it lie within the purge or the embargo of a tested day, and which split is the f
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
@@ -344,3 +345,9 @@ def test_capped_margins_always_fit(folds: int, extra: int) -> None:
     most = days // folds // 6
     found = cross_validate(noise(2, days, 0), days_of(days), folds=folds, purge=most, embargo=most)
     assert found.splits["train_days"].min() >= days // folds // 2
+
+
+def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "skfolio.model_selection", None)
+    with pytest.raises(InputError, match=r"skfolio is not installed.*candlebook\[evidence\]"):
+        cross_validate(noise(2, 100, 0), days_of(100))

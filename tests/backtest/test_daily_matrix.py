@@ -102,6 +102,13 @@ def test_returns_of_another_sweep_with_the_same_parameters_are_not_taken(
     assert rows_that_differ(daily_matrix(found), found) == []
 
 
+def test_returns_of_other_parameters_are_not_taken(tmp_path: Path) -> None:
+    found = swept(tmp_path)
+    swept(tmp_path, grid=MANY)
+    assert len(read_returns(tmp_path).matrix) > len(found)
+    assert rows_that_differ(daily_matrix(found), found) == []
+
+
 def test_a_folder_that_is_gone_is_computed_again(tmp_path: Path) -> None:
     found = swept(tmp_path / "returns")
     shutil.rmtree(tmp_path / "returns")

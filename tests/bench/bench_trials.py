@@ -25,6 +25,7 @@ from research.rows import figures_of_rows
 from research.sketch import Sketch
 from research.strategies.sma_crossover import SmaCrossover
 from research.trial_clusters import clusters_of
+from research.trials import SAME_THING
 from research.variables import environment_with
 from tests.bench.market import candles_in, fill_store
 
@@ -80,7 +81,7 @@ def many_trials(kinds: int, rows: int = 100_000, periods: int = 184) -> tuple[fl
     returns = (0.01 * made).astype(np.float32)
     digests = np.arange(rows, dtype="<u8").view(np.uint8).reshape(rows, 8)
     started = time.perf_counter()
-    labels = clusters_of(returns, digests, 0.7)
+    labels = clusters_of(returns, digests, SAME_THING)
     return time.perf_counter() - started, int(labels.max()) + 1
 
 

@@ -9,10 +9,8 @@ from typing import Any
 from research.chart_theme import NIGHT, THEME
 from research.durable import write_whole
 
-__all__ = ["chart_of", "table_of", "write_page"]
+__all__ = ["chart_of", "real_table_of", "table_of", "write_calibration", "write_real"]
 
-BEGIN = "<!-- measured by make calibrate: begin -->"
-END = "<!-- measured by make calibrate: end -->"
 CHART = "images/calibration.svg"
 SIDES = {
     "best_row": "best row in sample",
@@ -22,30 +20,68 @@ SIDES = {
 LEFT, WIDTH, RIGHT, TOP, BAR, GROUP = 190, 400, 130, 56, 16, 70
 
 
-def write_page(page: Path, results: list[dict[str, Any]]) -> None:
-    """Replace the block of ``page`` and the chart beside it. Raises ValueError without a block."""
-    text = page.read_text("utf-8")
-    before, found, rest = text.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not (found and ended):
-        raise ValueError(f"{page} has no block between {BEGIN} and {END}")
+def write_calibration(page: Path, results: list[dict[str, Any]]) -> None:
+    """Write the chart, and the table into its block of ``page``. Raises ValueError without one."""
     write_whole(page.parent / CHART, chart_of(results))
-    block = f"{BEGIN}\n\n![Share promoted of each kind]({CHART})\n\n{table_of(results)}\n{END}"
-    write_whole(page, before + block + after)
+    _replace(page, "calibration", f"![Share promoted of each kind]({CHART})\n\n{table_of(results)}")
+
+
+def write_real(page: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the report on real candles into its block of ``page``. Raises ValueError without."""
+    _replace(page, "real", real_table_of(rows))
+
+
+def _replace(page: Path, name: str, block: str) -> None:
+    begin, end = (f"<!-- {name}: {where}, by make calibrate -->" for where in ("begin", "end"))
+    text = page.read_text("utf-8")
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (found and ended):
+        raise ValueError(f"{page} has no block from {begin} to {end}")
+    write_whole(page, f"{before}{begin}\n\n{block}\n{end}{after}")
+
+
+def real_table_of(rows: list[dict[str, Any]]) -> str:
+    """A row a sweep on real candles: the best row, its figures, and what refuses it."""
+    head = (
+        "| symbols | best row | Sharpe | tried, different | luck reaches | deflated | timing p | "
+        "walk-forward | PBO | SPA p | refused by |\n|---|---|---:|---:|---:|---:|---:|---:|---:|"
+        "---:|---|\n"
+    )
+    lines = []
+    for one in rows:
+        figures = one["statistics"]
+        symbols = one["symbols"] if " " not in one["symbols"] else "all ten, one account"
+        shown = (
+            *(symbols, one["strategy"], _figure(figures, "sharpe_daily")),
+            f"{one['trials']:,}, {one['effective_trials']:,}",
+            *(_figure(figures, "best_by_luck"), _figure(figures, "deflated_sharpe")),
+            *(_figure(figures, "random_entry_p_after_tries", 3),),
+            *(_figure(figures, "walk_forward_sharpe"), _figure(figures, "overfitting")),
+            *(_figure(figures, "spa_p", 3), ", ".join(one["failed"]) or "nothing: promoted"),
+        )
+        lines.append(f"| {' | '.join(shown)} |\n")
+    return head + "".join(lines)
+
+
+def _figure(figures: dict[str, float | None], name: str, digits: int = 2) -> str:
+    value = figures.get(name)
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def table_of(results: list[dict[str, Any]]) -> str:
     """The figures as Markdown: a row a kind of market, shares with their 95 % intervals."""
     head = (
-        f"Of {results[0]['sweeps']} sweeps of {results[0]['rows']} rows each, promoted by:\n\n"
-        "| market | true Sharpe | best row shows | Candlebook | vectorbt's deflated Sharpe | best "
-        "row in sample |\n|---|---:|---:|---:|---:|---:|\n"
+        f"Of {results[0]['sweeps']} sweeps of each kind, promoted by:\n\n"
+        "| market | rows | true Sharpe | best row shows | Candlebook | vectorbt's deflated Sharpe "
+        "| best row in sample |\n|---|---:|---:|---:|---:|---:|---:|\n"
     )
-    rows = "".join(
-        f"| {one['market']} | {one['true_sharpe']:.2f} | {one['best_sharpe']:.2f} | "
-        f"**{_words(one['ours'])}** | {_words(one['vectorbt'])} | {_words(one['best_row'])} |\n"
-        for one in results
-    )
+    rows = ""
+    for one in results:
+        sides = (one["ours"], one["vectorbt"], one["best_row"])
+        ours, peer, best = map(_words, sides)
+        figures = f"{one['rows']} | {one['true_sharpe']:.2f} | {one['best_sharpe']:.2f}"
+        rows += f"| {one['market']} | {figures} | **{ours}** | {peer} | {best} |\n"
     refused = "".join(
         f"| {one['market']} | {_listed(one)} | {one['overfitting_below_half']:.0%} |\n"
         for one in results

@@ -27,6 +27,8 @@ OUTAGE = utc_ms("2023-03-24T13:00")
 LAST_CLOSE = START + BARS * HOUR
 PROMOTE = ("promote", "trend", "--strategy", "sma_trend", "--param", "fast=5", "--param")
 PROMOTE = (*PROMOTE, "slow=30", "--end", "2023-04-18", "--why", "a test")
+UNJUDGED = ("--unjudged", "--override", "a test")
+PROMOTE = (*PROMOTE, *UNJUDGED)
 
 
 def made() -> CandleSet:
@@ -70,11 +72,12 @@ def document(*args: str, code: int = 0) -> Any:
 
 
 def contents(root: Path) -> dict[str, str]:
-    """Every file below ``root``, by its hash; locks come and go and hold nothing."""
+    """Every file below ``root``, by its hash; locks come and go and hold nothing, and what ran is
+    counted among the trials whatever became of it."""
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and not path.name.endswith(".lock")
+        if path.is_file() and not path.name.endswith(".lock") and path.stem != "trials"
     }
 
 

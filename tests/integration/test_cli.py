@@ -31,6 +31,7 @@ from tests.integration.cli_project import (
     ROOT,
     START,
     SYMBOLS,
+    UNJUDGED,
     as_file,
     candlebook,
     contents,
@@ -246,6 +247,7 @@ def test_what_is_promoted_is_listed_and_verified(home: Path) -> None:
 
 def test_the_best_of_a_sweep_is_promoted_with_the_number_of_trials(home: Path) -> None:
     args = ("--from-sweep", "--grid", "fast=5,10", "--grid", "slow=30,40", "--why", "it is a test")
+    args = (*args, *UNJUDGED)
     done = document("promote", "best", "--strategy", "sma_trend", *args, "--days", "3")
     ranked = document("sweep", "sma_trend", *args[1:5])
     assert done["rows_tried"] == ranked["runs"] == 4
@@ -255,7 +257,7 @@ def test_the_best_of_a_sweep_is_promoted_with_the_number_of_trials(home: Path) -
 
 
 def test_a_replay_is_suggested_only_where_stored_bars_lie_after_the_window(home: Path) -> None:
-    args = ("promote", "new", "--strategy", "sma_trend", "--why", "a test")
+    args = ("promote", "new", "--strategy", "sma_trend", "--why", "a test", *UNJUDGED)
     text = shown(*args)
     assert "nothing to replay it on" in text
     assert "--end" in text

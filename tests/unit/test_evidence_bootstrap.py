@@ -25,6 +25,7 @@ from research.evidence.bootstrap import (
     intervals,
     stationary_indices,
     trade_monte_carlo,
+    trade_returns,
 )
 from research.evidence.day_sums import DaySums, day_sums_of, figures_of_days
 from research.history import History
@@ -272,6 +273,8 @@ def test_draws_without_a_loser_have_an_infinite_profit_factor() -> None:
         (1.0, math.inf),
     }
     assert module._middle(factor, 5.0, 0.95) == (0.0, math.inf)
+    between = np.array([1.0, math.inf])  # where an end falls between two draws, it is one of them
+    assert module._middle(between, 5.0, 0.5) == (1.0, math.inf)
 
 
 def test_what_cannot_be_said_has_no_interval(idle: Backtest) -> None:
@@ -287,20 +290,36 @@ def test_what_cannot_be_said_has_no_interval(idle: Backtest) -> None:
 
 
 def test_trades_one_after_the_other_make_the_return_of_the_run() -> None:
-    """Of one symbol and flat at the end, so that no trades overlap and none is left out."""
+    """Of one symbol up to where it was last flat: no trades overlap and none is left out."""
     found = run_of(["BTCUSDT"], seed=4)
     flat = np.flatnonzero(found.log.equity == found.log.cash)[-1]
-    drawn = trade_monte_carlo(found, draws=4000)
-    opened = [trade.opened_at for trade in found.trade_list]
-    before = np.append(found.account.initial_cash, found.log.equity)
-    equity = before[[int((found.tape.close_time <= at).sum()) for at in opened]]
-    factors = 1 + np.array([trade.pnl for trade in found.trade_list]) / equity
-    assert np.prod(factors) * 10_000 == pytest.approx(found.log.equity[flat], rel=1e-12)
-    assert drawn.trades == len(factors) > 20
-    mean = factors.mean() ** len(factors) - 1  # draws are independent
-    spread = drawn.final_return.std() / math.sqrt(4000)
+    grown = float(np.prod(1.0 + trade_returns(found)))
+    assert grown * 10_000 == pytest.approx(found.log.equity[flat], rel=1e-12)
+
+
+def test_a_trade_is_measured_on_the_equity_at_the_last_close_before_it(run: Backtest) -> None:
+    found = trade_returns(run)
+    assert len(found) == run.metrics.trades > 50
+    for value, trade in zip(found, run.trade_list, strict=True):
+        opened = pd.Timestamp(trade.opened_at, unit="ms", tz="UTC")
+        equity = run.equity[run.equity.index <= opened]
+        assert value == trade.pnl / (equity.iloc[-1] if len(equity) else 10_000.0)
+
+
+def test_redrawn_trades_are_independent_draws(run: Backtest) -> None:
+    """So that the mean of their products is the product of their means."""
+    drawn, factors = trade_monte_carlo(run, draws=8000), 1.0 + trade_returns(run)
+    spread = drawn.final_return.std() / math.sqrt(8000)
+    mean = factors.mean() ** len(factors) - 1
     assert drawn.final_return.mean() == pytest.approx(mean, abs=4 * spread)
     assert drawn.loss_probability == np.mean(drawn.final_return < 0)
+    assert drawn.trades == len(factors)
+
+
+def test_trades_that_all_lose_the_same_fall_from_where_they_began() -> None:
+    final, fall = module._redrawn(np.full(5, 0.9), 3, np.random.default_rng(0))
+    assert final == pytest.approx([0.9**5 - 1] * 3)
+    assert fall == pytest.approx([1 - 0.9**5] * 3)
 
 
 def test_a_redrawn_drawdown_is_the_deepest_fall_between_trades(

@@ -113,6 +113,16 @@ def test_lines_stand_at_the_ratio_of_the_run_and_at_what_luck_reaches(found: Evi
     )
 
 
+def test_what_cannot_be_said_of_luck_is_told_in_its_place(found: Evidence) -> None:
+    nothing = replace(found.luck, sharpe=math.nan, probability=math.nan)
+    figure = luck_figure(replace(found, timing="It cannot be said: too few bars", luck=nothing))
+    assert list(named(figure)) == ["Best try by luck"]
+    assert lines_at(figure) == [found.luck.best_by_luck]
+    said = " ".join(one.text for one in figure.layout.annotations)
+    assert "it cannot be said" in said
+    assert "this run has no Sharpe ratio" in said
+
+
 @pytest.mark.parametrize("tries", [1, 2, 20, 500])
 def test_the_density_of_the_best_try_has_the_mean_that_luck_is_said_to_reach(tries: int) -> None:
     days = 1_461

@@ -168,6 +168,13 @@ def test_rows_that_never_traded_are_cash_of_ratio_zero() -> None:
     assert math.isnan(found.slope)
 
 
+def test_a_row_that_earns_the_same_every_day_has_no_ratio_made_of_rounding() -> None:
+    matrix = np.vstack([noise(3, 160) + 0.01, np.full(160, 0.1 / 3)])
+    found = probability_of_overfitting(matrix, 8)
+    assert (found.chosen != 3).all()
+    assert found.in_sample.max() < 2.0
+
+
 def test_rows_that_are_all_the_same_count_as_overfit() -> None:
     """They share the middle rank, logit zero: choosing among them was worth nothing."""
     found = probability_of_overfitting(np.tile(noise(1, 161), (5, 1)), 8)

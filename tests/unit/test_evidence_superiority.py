@@ -162,6 +162,13 @@ def test_rows_that_never_traded_change_nothing() -> None:
         assert getattr(ours, name) == getattr(theirs, name)
 
 
+def test_a_row_that_is_its_benchmark_and_a_constant_is_no_row_to_test() -> None:
+    """Its differences deviate by rounding only, which would make any t statistic."""
+    market = noise(1, 200)[0]
+    alone = superior_ability(np.stack([market + 0.001, market]), market, reps=50)
+    assert (alone.rows, alone.consistent) == (0, 1.0)
+
+
 def test_where_nothing_was_traded_there_is_nothing_to_believe() -> None:
     found = superior_ability(np.zeros((4, 100)))
     assert (found.consistent, found.reality_check, found.best, found.rows) == (1.0, 1.0, None, 0)

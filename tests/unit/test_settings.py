@@ -95,6 +95,7 @@ def test_every_key_that_may_be_set_stands_in_the_shipped_files(root: Path) -> No
     rows = {row.key: row.source for row in load_settings(root, {}).explain()}
     from_files = {key for key, source in rows.items() if source.startswith("params/")}
     others = {"root", "database_url", "replay_database_url", "replay_exchange_url", "shared"}
+    others |= {"trials"}
     others |= set(SECRETS.values())
     assert from_files == rows.keys() - others
 
@@ -168,6 +169,7 @@ WINS: list[tuple[str, str, str, str, Any, Any]] = [
         ...,
     ),
     ("CANDLEBOOK_DATA_DIR", "data_dir", "/d/e", "/d/env", Path("/d/e"), Path("/d/env")),
+    ("CANDLEBOOK_TRIALS", "trials", "/t/e", "/t/env", Path("/t/e"), Path("/t/env")),
     ("CANDLEBOOK_EXCHANGE_URL", "exchange_url", "http://a:1", "https://b/x", ..., ...),
     (
         "CANDLEBOOK_REPLAY_EXCHANGE_URL",
@@ -205,7 +207,8 @@ def test_env_file_beats_params_and_environment_beats_both(
     if name != "TRADING_MODE":  # which has one value only
         assert at(before, key) != low_value != high_value
     for other in VARIABLES:  # nothing else moved
-        if other not in (name, "DATABASE_URL", "CANDLEBOOK_REPLAY_DATABASE_URL"):
+        below_data = ("DATABASE_URL", "CANDLEBOOK_REPLAY_DATABASE_URL", "CANDLEBOOK_TRIALS")
+        if other not in (name, *below_data):
             path = ".".join(str(part) for part in VARIABLES[other])
             assert at(from_file, path) == at(before, path)
 

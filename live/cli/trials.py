@@ -1,0 +1,126 @@
+"""The command `candlebook trials`: what was ever tried, and whether the record of it is whole."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from live.cli.options import Project, json_option, pass_project, symbols_option
+from live.cli.output import answer, busy, counted, moment, table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from research.trial_ledger import Head, TrialLedger
+    from research.trials import Effective, Trials
+
+__all__ = ["trials"]
+
+
+@click.command()
+@symbols_option
+@click.option("--timeframe", help="Those on this timeframe alone, such as 1h.")
+@click.option("--check", is_flag=True, help="Verify the record: every byte, and that none is gone.")
+@json_option
+@pass_project
+def trials(
+    project: Project,
+    symbols: tuple[str, ...] | None,
+    timeframe: str | None,
+    check: bool,
+    as_json: bool,
+) -> None:
+    """Show what was ever tried, by strategy and market.
+
+    Every backtest and every row of a sweep counts, whoever ran it from where: the best of many is
+    partly luck. With --symbols, what was tried on any of them.
+    """
+    from research.trial_ledger import TrialLedger
+
+    with closing(TrialLedger(project.settings.trials)) as ledger:
+        if check:
+            _check(ledger, _heads(project), as_json)
+            return
+        with busy("Comparing what was tried"):
+            found = ledger.trials(None, symbols, timeframe)
+            effective = found.effective()
+    document = {
+        "ledger": ledger.path,
+        "batches": found.batches,
+        "runs": found.runs,
+        "trials": found.raw,
+        "effective": effective.number,
+        "by_strategy": [_entry(row) for row in found.by_strategy.to_dict("records")],
+    }
+    answer(as_json, document, *_shown(found, effective))
+
+
+def _heads(project: Project) -> dict[str, Head]:
+    """Where this ledger ended when each promoted artefact was judged by it."""
+    from research.promotion import load_artefact
+    from research.trial_ledger import Head
+
+    found = {}
+    for path in sorted(project.promoted.glob("*.yaml")):
+        judgement = load_artefact(path.stem, project.promoted).judgement
+        head = None if judgement is None else judgement.head
+        if head is not None and head.ledger == project.settings.trials_name:
+            found[path.stem] = Head(head.number, head.digest)
+    return found
+
+
+def _check(ledger: TrialLedger, known: Mapping[str, Head], as_json: bool) -> None:
+    from research.errors import LedgerError
+
+    head = ledger.check()
+    for name, one in known.items():
+        try:
+            ledger.check(one)
+        except LedgerError as err:
+            raise LedgerError(f"not the one that {name} was judged by: {err}") from err
+    document = {
+        "ledger": ledger.path,
+        "batches": head.number,
+        "head": head.digest,
+        "artefacts": list(known),
+    }
+    noun = "batch" if head.number == 1 else "batches"
+    said = f"{ledger.path}: {head.number:,} {noun}, as recorded and none missing."
+    if known:
+        said += f" It holds all that {', '.join(known)} was judged by."
+    answer(as_json, document, f"{said}\nHead: {head.digest}")
+
+
+def _entry(row: dict[Any, Any]) -> dict[str, Any]:
+    return {
+        "strategy": row["strategy"],
+        "symbols": row["symbols"].split(),
+        "timeframe": row["timeframe"],
+        "batches": row["batches"],
+        "trials": row["trials"],
+        "best_sharpe": row["best_sharpe"],
+        "last": moment(int(row["last"].value // 1_000_000)),
+    }
+
+
+def _shown(found: Trials, effective: Effective) -> list[Any]:
+    if not found.raw:
+        return ["Nothing was tried yet."]
+    columns = ("strategy", "symbols", "timeframe", ">batches", ">trials", ">best Sharpe", "last")
+    rows = []
+    for row in map(_entry, found.by_strategy.to_dict("records")):
+        best = row["best_sharpe"]
+        rows.append(
+            (
+                *(row["strategy"], " ".join(row["symbols"]), row["timeframe"]),
+                *(f"{row['batches']:,}", f"{row['trials']:,}"),
+                *("-" if best != best else f"{best:.2f}", row["last"]),
+            )
+        )
+    said = (
+        f"{counted(found.raw, 'trial')} in {found.runs:,} runs; "
+        f"{effective.number:,} different by their returns"
+    )
+    return [table(columns, rows), said]

@@ -1,0 +1,279 @@
+"""Judging a run, and what becomes of it when it is promoted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from research.account import Account, Limits
+from research.artefact import load_artefact
+from research.backtesting import backtest
+from research.candles import utc_ms
+from research.errors import ArtefactTampered, InputError, ParameterError, PromotionRefused
+from research.evidence import checks
+from research.evidence.judge import Evidence, judge
+from research.evidence.luck import luck_of
+from research.evidence.planted import Market, candles_of
+from research.evidence.sharpe import deflated_sharpe_of
+from research.evidence.verdicts import Verdict
+from research.params import Thresholds
+from research.promotion import promote
+from research.search import Sweep, sweep
+from research.strategies.sma_crossover import SmaCrossover
+from research.trials import Trials, trials_of
+
+BARS = 15_000
+NOW = utc_ms("2025-01-01")
+GRID = {"fast": (20, 40, 80), "slow": (200, 300, 400)}
+ASKED = Thresholds(look_ahead_points=100, min_trades=10)
+NOTHING_TRIED = trials_of([])
+
+
+def swept(trend: float, seed: int = 1) -> Sweep:
+    candles = candles_of(Market("a test", trend=trend), seed, BARS)
+    return sweep(SmaCrossover, candles, Account(limits=Limits()), progress=False, **GRID)
+
+
+def judged(found: Sweep, trials: Trials = NOTHING_TRIED) -> Evidence:
+    return judge(found, thresholds=ASKED, trials=trials)
+
+
+@pytest.fixture(scope="module")
+def edge() -> Evidence:
+    return judged(swept(trend=14.0))
+
+
+@pytest.fixture(scope="module")
+def noise() -> Evidence:
+    return judged(swept(trend=0.0))
+
+
+def verdict(found: Evidence, check: str) -> Verdict:
+    return next(one for one in found.verdicts if one.check == check)
+
+
+def test_a_strong_edge_passes_every_check_and_noise_does_not(
+    edge: Evidence, noise: Evidence
+) -> None:
+    assert edge.passed, repr(edge)
+    assert not noise.passed
+    assert {"luck", "timing"} <= set(noise.judgement.failed)
+    assert repr(edge).splitlines()[0].endswith("PASSED")
+    assert "REFUSED by " in repr(noise).splitlines()[0]
+
+
+def test_every_check_says_its_figure_and_what_is_demanded(edge: Evidence) -> None:
+    for one in edge.verdicts:
+        assert one.said.endswith(".")
+        assert one.check in repr(edge)
+        assert (one.passed is None) == (not one.demanded)
+    checked = {one.check for one in edge.verdicts if one.passed is not None}
+    assert len(checked) == 10
+
+
+def test_the_same_run_ledger_and_seed_give_the_same_judgement(edge: Evidence) -> None:
+    assert judged(swept(trend=14.0)).judgement == edge.judgement
+
+
+def test_what_luck_reaches_grows_with_what_was_tried(edge: Evidence) -> None:
+    daily = edge.run.daily_returns.to_numpy()
+    reached = [luck_of(daily, n, n).best_by_luck for n in (1, 2, 10, 100, 10_000)]
+    assert reached[0] == 0.0
+    assert all(np.diff(reached) > 0)
+    values = [luck_of(daily, n, n).probability for n in (1, 10, 10_000)]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == luck_of(daily, 1, 1).above_zero
+
+
+def test_the_deflated_ratio_is_that_of_the_paper_at_the_variance_of_chance(edge: Evidence) -> None:
+    daily = edge.run.daily_returns.to_numpy()
+    found = luck_of(daily, 50, 7)
+    expected = deflated_sharpe_of(daily, 7, 1.0 / (len(daily) - 1))
+    assert found.probability == pytest.approx(float(expected), abs=1e-12)
+    spread = luck_of(daily, 50, 7, spread=0.4).by_spread
+    assert spread == pytest.approx(float(deflated_sharpe_of(daily, 7, 0.4 / 365)), abs=1e-12)
+
+
+def test_an_empty_ledger_still_counts_the_rows_at_hand(noise: Evidence) -> None:
+    assert noise.luck.tries == len(noise.matrix) == 9
+    assert 1 <= noise.luck.effective <= 9
+
+
+def test_a_lone_backtest_is_judged_without_neighbours(edge: Evidence) -> None:
+    found = judge(edge.run, thresholds=ASKED, trials=NOTHING_TRIED)
+    assert found.luck.tries == found.luck.effective == 1
+    for check in ("plateau", "overfitting"):
+        assert verdict(found, check).passed is None
+    assert verdict(found, "out of sample").passed
+    assert found.cross_validation is None
+    assert found.passed
+
+
+def test_what_the_ledger_holds_counts_against_a_lone_backtest(edge: Evidence) -> None:
+    """The sweep went through the door that counts; picking its best row by hand hides nothing."""
+    found = swept(trend=14.0, seed=77)
+    alone = backtest(found.best(), found.candles, found.account)
+    counted = judge(alone, thresholds=ASKED)
+    assert counted.luck.tries >= len(found)
+    assert counted.luck.best_by_luck >= 0.0
+    assert judge(alone, thresholds=ASKED, trials=NOTHING_TRIED).luck.tries == 1
+
+
+def test_judging_is_not_counted_itself() -> None:
+    found = swept(trend=3.0, seed=5)
+    first = judge(found, thresholds=ASKED).luck.tries
+    assert judge(found, thresholds=ASKED).luck.tries == first
+
+
+def test_a_record_too_short_fails_and_says_why() -> None:
+    candles = candles_of(Market("short"), 3, 200)
+    account = Account(limits=Limits())
+    found = judge(backtest(SmaCrossover(5, 20), candles, account), thresholds=ASKED)
+    out = verdict(found, "out of sample")
+    assert out.passed is False
+    assert out.value is None
+    assert "too few" in out.said
+    assert found.judgement.out_of_sample == ""
+
+
+@pytest.mark.parametrize(
+    ("threshold", "check"),
+    [
+        ({"min_deflated_sharpe": 1.0}, "luck"),
+        ({"max_random_entry_p": 0.0}, "timing"),
+        ({"min_walk_forward_sharpe": 99.0}, "out of sample"),
+        ({"min_trades": 100_000}, "trades"),
+        ({"min_plateau": 1.0}, "plateau"),
+        ({"min_breakeven_cost": 1e6}, "costs"),
+        ({"min_delayed_share": 9.0}, "delay"),
+        ({"max_overfitting": 0.0}, "overfitting"),
+        ({"max_spa_p": 0.0}, "superiority"),
+    ],
+)
+def test_each_threshold_decides_its_check_and_null_takes_it_out(
+    edge: Evidence, noise: Evidence, threshold: dict[str, float], check: str
+) -> None:
+    found = noise if check in ("costs", "overfitting", "superiority") else edge
+    strict = replace(found, thresholds=ASKED.model_copy(update=threshold))
+    assert verdict(strict, check).passed is False
+    (name,) = threshold
+    if name != "min_trades":
+        free = replace(found, thresholds=ASKED.model_copy(update={name: None}))
+        assert verdict(free, check).passed is None
+        assert verdict(free, check).value == verdict(strict, check).value
+
+
+def test_an_undefined_figure_does_not_pass() -> None:
+    for said in (
+        checks.delay(math.nan, 0.5),
+        checks.costs(math.nan, 2.0),
+        checks.starts(math.nan, 3, 0.5),
+    ):
+        assert said.passed is False
+        assert said.value is None
+
+
+@pytest.mark.parametrize(("p", "tries"), [(0.001, 1), (0.01, 5), (0.3, 20), (1.0, 3)])
+def test_the_p_value_after_tries_is_sidaks(p: float, tries: int) -> None:
+    assert checks.after_tries(p, tries) == pytest.approx(1 - (1 - p) ** tries, abs=1e-12)
+
+
+@pytest.mark.parametrize("given", ["trend", None, SmaCrossover()])
+def test_what_is_no_run_is_refused(given: object) -> None:
+    with pytest.raises(InputError, match="what: expected what backtest"):
+        judge(given)  # type: ignore[arg-type]
+
+
+def test_a_metric_that_there_is_not_is_refused(noise: Evidence) -> None:
+    assert noise.sweep is not None
+    with pytest.raises(ParameterError, match="metric"):
+        judge(noise.sweep, metric="luck", thresholds=ASKED)
+
+
+# Promotion
+
+
+def test_what_passes_is_promoted_with_its_judgement(edge: Evidence, tmp_path: Path) -> None:
+    artefact = promote(edge, "trend", why="it passes", folder=tmp_path, now=NOW)
+    assert artefact.judgement == edge.judgement
+    assert artefact.override is None
+    assert artefact.rows_tried == 9
+    assert load_artefact("trend", tmp_path) == artefact
+    assert "passed all 10 checks" in artefact._repr_html_()
+
+
+def test_what_fails_is_refused_with_every_reason_and_nothing_is_written(
+    noise: Evidence, tmp_path: Path
+) -> None:
+    with pytest.raises(PromotionRefused) as caught:
+        promote(noise, "trend", why="I like it", folder=tmp_path, now=NOW)
+    for one in noise.verdicts:
+        if one.passed is False:
+            assert one.check in str(caught.value)
+            assert one.said in str(caught.value)
+    assert "--override" in str(caught.value)
+    assert caught.value.exit_code == 5
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_person_may_override_and_it_is_kept_and_shown(noise: Evidence, tmp_path: Path) -> None:
+    artefact = promote(
+        noise, "trend", why="a try", override=" I want to see it run ", folder=tmp_path, who="Ada"
+    )
+    assert artefact.override is not None
+    assert artefact.override.failed == noise.judgement.failed
+    assert (artefact.override.who, artefact.override.why) == ("Ada", "I want to see it run")
+    assert "Promoted by Ada against luck" in artefact.warnings[0].replace("trades, ", "")
+    assert "I want to see it run" in artefact._repr_html_()
+    assert load_artefact("trend", tmp_path).override == artefact.override
+
+
+def test_an_override_that_is_not_needed_is_not_noted(edge: Evidence, tmp_path: Path) -> None:
+    artefact = promote(edge, "trend", why="it passes", override="just in case", folder=tmp_path)
+    assert artefact.override is None
+
+
+@pytest.mark.parametrize(
+    "given", [{"unjudged": True}, {"override": "  "}, {"unjudged": True, "override": ""}]
+)
+def test_an_override_needs_a_reason(
+    edge: Evidence, tmp_path: Path, given: dict[str, object]
+) -> None:
+    with pytest.raises(InputError, match=r"override: .*a reason, in words"):
+        promote(edge, "trend", why="it passes", folder=tmp_path, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        (("judgement", "trials"), 1, "judgement"),
+        (("judgement", "statistics", "deflated_sharpe"), 0.99, "judgement"),
+        (("judgement", "verdicts", 3, "passed"), True, "judgement"),
+        (("judgement", "thresholds", "min_trades"), 1, "judgement"),
+        (("override",), None, "override"),
+    ],
+)
+def test_a_verdict_that_was_changed_in_the_file_is_refused(
+    noise: Evidence, tmp_path: Path, path: tuple[str | int, ...], value: object, field: str
+) -> None:
+    promote(noise, "trend", why="a try", override="a test", folder=tmp_path)
+    file = tmp_path / "trend.yaml"
+    content = yaml.safe_load(file.read_text())
+    inner = content
+    for key in path[:-1]:
+        inner = inner[key]
+    assert inner[path[-1]] != value
+    inner[path[-1]] = value
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(ArtefactTampered, match=f"^trend: {field}"):
+        load_artefact("trend", tmp_path)
+
+
+def test_a_backtest_that_is_promoted_is_judged_first(noise: Evidence, tmp_path: Path) -> None:
+    with pytest.raises(PromotionRefused, match="it fails"):
+        promote(noise.run, "trend", why="I like it", folder=tmp_path)
