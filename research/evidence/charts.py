@@ -8,6 +8,7 @@ asked, the chart says so in words.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +40,7 @@ _BINS: Final = 40
 _SPLITS: Final = 1_500
 _POINTS: Final = 2_000
 _CURVE: Final = 161
+_WORDS: Final = 46  # letters a line, which a phone has room for
 
 
 def luck_figure(found: Evidence) -> Chart:
@@ -52,8 +54,9 @@ def luck_figure(found: Evidence) -> Chart:
     figure = Chart(
         [
             go.Scatter(
-                x=grid, y=density / float(density.max()), yaxis="y2", name="Best try by luck", mode="lines",
-                fill="tozeroy", fillcolor=THEME.grid, line={"color": THEME.benchmark, "width": 1.5},
+                x=grid, y=density / float(density.max()), yaxis="y2", name="Best try by luck",
+                mode="lines", fill="tozeroy", fillcolor=THEME.grid,
+                line={"color": THEME.benchmark, "width": 1.5},
                 hoverinfo="skip",
             ),
         ]
@@ -318,9 +321,8 @@ def in_words(said: str) -> Chart:
     figure = Chart()
     nothing = {"visible": False}
     figure.update_layout(template=TEMPLATE, height=160, xaxis=nothing, yaxis=nothing)
-    figure.add_annotation(
-        text=escape(said), x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, width=340
-    )
+    text = "<br>".join(map(escape, textwrap.wrap(said, _WORDS)))
+    figure.add_annotation(text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
     return figure
 
 

@@ -223,6 +223,10 @@ def test_a_record_that_is_too_short_gives_the_reason_in_words(lone: Evidence) ->
         figure = draw(short)
         assert len(figure.data) == 0
         assert figure.layout.annotations[0].text == "It cannot be said: too few &lt;bars&gt;"
+    long = "It cannot be said: " + "a reason that goes on and on, " * 6
+    lines = walk_forward_figure(replace(lone, walk=long)).layout.annotations[0].text.split("<br>")
+    assert " ".join(lines) == long.strip()
+    assert max(map(len, lines)) <= 46  # else a phone would cut it off
 
 
 # --- the surface
