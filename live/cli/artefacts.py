@@ -41,9 +41,9 @@ __all__ = ["artefacts", "promote", "reproduce", "verify"]
 @json_option
 @pass_project
 def promote(project: Project, name: str, as_json: bool, **given: Any) -> None:
-    """Judge a strategy, and freeze it as params/promoted/NAME.yaml if it passes.
+    """Judge a strategy, and freeze what passes as NAME.
 
-    params/promotion.yaml says what it must show. `candlebook paper run NAME` then runs it.
+    It becomes params/promoted/NAME.yaml; params/promotion.yaml says what it must show. `candlebook paper run NAME` then runs it.
     Strategy, parameters, limits, costs, candles and code are hashed: what changes later is refused
     by name.
     """
@@ -154,9 +154,9 @@ def verify(project: Project, name: str, as_json: bool) -> None:
 @json_option
 @pass_project
 def reproduce(project: Project, name: str, as_json: bool) -> None:
-    """Verify NAME, run its backtest again from the file alone, and compare.
+    """Verify NAME and run its backtest again.
 
-    Every order, every fill and every figure must be as they were, to the bit.
+    From the file alone: every order, every fill and every figure must be as they were, to the bit.
     """
     from research.promotion import reproduce
 

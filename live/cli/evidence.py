@@ -31,7 +31,7 @@ __all__ = ["judge", "judged"]
 @json_option
 @pass_project
 def judge(project: Project, report: Path | None, as_json: bool, **given: Any) -> None:
-    """Say whether STRATEGY shows an edge or luck, and with what figures.
+    """Say whether STRATEGY shows an edge or luck.
 
     With --grid the best row of a sweep is judged, as what it is: the best of many. All that was
     ever tried on its market counts (`candlebook trials`). params/promotion.yaml says what
