@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from research.candles import Candles, CandleSet, Gap
     from research.daily_file import read_returns
     from research.errors import CandlebookError
+    from research.evidence.judge import Evidence, judge
+    from research.evidence.lookahead import find_lookahead, require_causal
+    from research.evidence.walk_forward import walk_forward
     from research.history import History
     from research.promotion import promote, reproduce, verify
     from research.report import candles_figure
@@ -53,6 +56,9 @@ _HOME = {
     "research.candles": ("CandleSet", "Candles", "Gap"),
     "research.daily_file": ("read_returns",),
     "research.errors": ("CandlebookError",),
+    "research.evidence.judge": ("Evidence", "judge"),
+    "research.evidence.lookahead": ("find_lookahead", "require_causal"),
+    "research.evidence.walk_forward": ("walk_forward",),
     "research.history": ("History",),
     "research.promotion": ("promote", "reproduce", "verify"),
     "research.report": ("candles_figure",),
@@ -101,6 +107,7 @@ __all__ = [
     "Candles",
     "DonchianBreakout",
     "EmaCrossover",
+    "Evidence",
     "Filters",
     "Gap",
     "History",
@@ -124,6 +131,8 @@ __all__ = [
     "backtest",
     "candles_figure",
     "default_account",
+    "find_lookahead",
+    "judge",
     "load",
     "load_artefact",
     "load_or_synthetic",
@@ -136,11 +145,13 @@ __all__ = [
     "read_returns",
     "registry",
     "reproduce",
+    "require_causal",
     "resample",
     "sweep",
     "synthetic_candles",
     "tried",
     "verify",
+    "walk_forward",
 ]
 
 

@@ -7,20 +7,25 @@ security policy forbids the page to load anything, and the same run gives the sa
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from plotly.offline import get_plotlyjs
 
 from research.candles import utc_ms
-from research.chart_theme import NIGHT, Chart
 from research.charts import candles_figure, run_figure
+from research.html_page import (
+    MARK,
+    figure_box,
+    html_pairs,
+    html_table,
+    minus_signs,
+    moment_of,
+    shown_change,
+    tone_of,
+    whole_page,
+)
 from research.report_tables import (
     costs_of,
     figures_of,
@@ -37,7 +42,7 @@ from research.synthetic import SYNTHETIC_NOTICE
 if TYPE_CHECKING:
     from research.backtesting import Backtest
 
-__all__ = ["render_page"]
+__all__ = ["header", "render_page", "settings_section"]
 
 _LAST_TRADES = 50
 _EXTREMES = 5
@@ -45,25 +50,14 @@ _EXTREMES = 5
 _PRICE_POINTS = 12_000
 _OPEN_CHARTS = 3
 
-_NUMBER = ' class="n"'
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "img-src data: blob:; form-action 'none'; base-uri 'none'"
-)
-_MARK = (
-    '<svg viewBox="0 0 16 16" aria-hidden="true"><g stroke-width="1.4" stroke-linecap="round">'
-    '<path d="M4 1.5v13" stroke="var(--loss)"/><path d="M12 1v12" stroke="var(--gain)"/></g>'
-    '<rect x="1.8" y="5" width="4.4" height="6" rx="1" fill="var(--loss)"/>'
-    '<rect x="9.8" y="3" width="4.4" height="7" rx="1" fill="var(--gain)"/></svg>'
-)
 
 
 def render_page(run: Backtest) -> str:
     """The whole page as text."""
     title = f"{run.strategy.name} on {', '.join(run.symbols)}"
     sections = (
-        _header(run),
+        header(run, run.name),
         _verdict(run),
         _money(run),
         _roughness(run),
@@ -71,31 +65,13 @@ def render_page(run: Backtest) -> str:
         _symbols(run),
         _trades(run),
         _refused(run),
-        _settings(run),
+        settings_section(run),
     )
-    return "\n".join(
-        (
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>{escape(title)}</title>",
-            f"<style>\n{_asset('report_page.css')}</style>\n</head>\n<body>\n<main>",
-            *sections,
-            "<footer>All times are UTC. Money is in quote currency. A past result says little "
-            "about a next one.</footer>\n</main>",
-            f'<script type="application/json" id="night">{json.dumps(NIGHT)}</script>',
-            f"<script>{get_plotlyjs()}</script>",
-            f"<script>\n{_asset('report_page.js')}</script>\n</body>\n</html>\n",
-        )
-    )
+    return whole_page(title, sections)
 
 
-def _asset(name: str) -> str:
-    return files("research").joinpath(name).read_text(encoding="utf-8")
-
-
-def _header(run: Backtest) -> str:
+def header(run: Backtest, about: str) -> str:
+    """What was run, on what and when; ``about`` says what the page is about it."""
     chips = [f"<b>{escape(one)}</b>" for one in run.symbols] + [escape(run.candles.timeframe)]
     chips += [f"{escape(k)} <b>{v:g}</b>" for k, v in run.strategy.parameters().items()]
     notices = []
@@ -103,11 +79,11 @@ def _header(run: Backtest) -> str:
         notices.append(f'<p class="notice">{escape(SYNTHETIC_NOTICE)}</p>')
     if run.halted_at is not None:
         notices.append(
-            f'<p class="notice halt"><b>Halted at {_moment(run.halted_at)}.</b> '
+            f'<p class="notice halt"><b>Halted at {moment_of(run.halted_at)}.</b> '
             "The kill switch tripped: no entry passes until a person resets it.</p>"
         )
     return (
-        f'<header>\n<div class="brand">{_MARK} Candlebook: {escape(run.name)}</div>'
+        f'<header>\n<div class="brand">{MARK} Candlebook: {escape(about)}</div>'
         f"\n<h1>{escape(run.strategy.name)}</h1>\n"
         f'<ul class="chips">{"".join(f"<li>{chip}</li>" for chip in chips)}</ul>\n'
         f'<p class="facts">{escape(window_of(run))}<br>{escape(costs_of(run))}; candles from '
@@ -123,9 +99,9 @@ def _verdict(run: Backtest) -> str:
         for label, value, meaning in figures_of(run)[1:]
     )
     return (
-        f'<div class="verdict"><strong class="{_tone(total)}">{_change(total)}</strong>'
-        f"<p>{_minus(escape(verdict_of(run)))}</p></div>\n"
-        f'<dl class="cards">{_minus(cards)}</dl>'
+        f'<div class="verdict"><strong class="{tone_of(total)}">{shown_change(total)}</strong>'
+        f"<p>{minus_signs(escape(verdict_of(run)))}</p></div>\n"
+        f'<dl class="cards">{minus_signs(cards)}</dl>'
     )
 
 
@@ -135,7 +111,7 @@ def _money(run: Backtest) -> str:
         '<p class="lead">Equity after all costs, beside the same cash put into the same symbols in '
         "equal parts on the first day and left alone. Below: the fall from the highest close, what "
         "each trade made, and how much of the account was at work. Drag to zoom, double-click to "
-        f"return.</p>\n{_figure(run_figure(run))}"
+        f"return.</p>\n{figure_box(run_figure(run))}"
     )
 
 
@@ -146,9 +122,9 @@ def _roughness(run: Backtest) -> str:
     rows = [
         (
             f"-{row.depth:.1%}",
-            _moment(row.peak),
-            _moment(row.bottom),
-            _moment(row.recovered, "not yet"),
+            moment_of(row.peak),
+            moment_of(row.bottom),
+            moment_of(row.recovered, "not yet"),
             f"{row.days:,.0f}",
         )
         for row in falls.itertuples()
@@ -157,7 +133,7 @@ def _roughness(run: Backtest) -> str:
     deepest = f"The {len(rows)} deepest falls" if len(rows) > 1 else "The only fall"
     return (
         "<h2>How rough was it?</h2>\n"
-        f'<p class="lead">{deepest} from a high.</p>\n{_table(heads, rows)}'
+        f'<p class="lead">{deepest} from a high.</p>\n{html_table(heads, rows)}'
     )
 
 
@@ -180,11 +156,11 @@ def _months(run: Backtest) -> str:
 def _month_cell(value: float, scale: float) -> str:
     if math.isnan(value):
         return '<td class="none">·</td>'
-    if not _tone(value):
-        return f"<td>{_change(value)}</td>"
+    if not tone_of(value):
+        return f"<td>{shown_change(value)}</td>"
     strength = min(1.0, abs(value) / scale) ** 0.7 * 0.75
     colour = "0,114,178" if value > 0 else "213,94,0"
-    return f'<td style="background:rgba({colour},{strength:.2f})">{_change(value)}</td>'
+    return f'<td style="background:rgba({colour},{strength:.2f})">{shown_change(value)}</td>'
 
 
 def _symbols(run: Backtest) -> str:
@@ -200,8 +176,8 @@ def _symbols(run: Backtest) -> str:
         change = float(candles.close[-1] / candles.close[0]) - 1
         charts.append(
             f'<details class="panel"{" open" if i < _OPEN_CHARTS else ""}><summary>'
-            f"{escape(symbol)}<span>{_change(change)} over the window</span></summary>"
-            f"{_figure(candles_figure(candles, run, points=points), bare=True)}</details>"
+            f"{escape(symbol)}<span>{shown_change(change)} over the window</span></summary>"
+            f"{figure_box(candles_figure(candles, run, points=points), bare=True)}</details>"
         )
     return (
         f"<h2>On what?</h2>\n{_totals(run, 'symbol', 'Symbol')}\n"
@@ -228,7 +204,7 @@ def _totals(run: Backtest, by: str, label: str) -> str:
     if not rows:
         return '<p class="lead">No trade has ended.</p>'
     heads = ("Trades#", "Won#", "Profit#", "Fees#", "Mean#", "Best#", "Worst#", "Days held#")
-    return _table((label, *heads), rows)
+    return html_table((label, *heads), rows)
 
 
 def _trades(run: Backtest) -> str:
@@ -251,8 +227,8 @@ def _trade_table(trades: pd.DataFrame, bare: bool = False) -> str:
     rows = [
         (
             str(row.symbol),
-            _moment(row.opened_at),
-            _moment(row.closed_at),
+            moment_of(row.opened_at),
+            moment_of(row.closed_at),
             f"{row.quantity:,.8g}",
             f"{row.entry_price:,.8g}",
             f"{row.exit_price:,.8g}",
@@ -264,7 +240,7 @@ def _trade_table(trades: pd.DataFrame, bare: bool = False) -> str:
         for row in trades.itertuples()
     ]
     heads = ("Symbol", "Opened", "Closed", "Quantity#", "Entry#", "Exit#", "Fees#", "Profit#")
-    return _table((*heads, "Result#", "Ended by"), rows, bare)
+    return html_table((*heads, "Result#", "Ended by"), rows, bare)
 
 
 def _refused(run: Backtest) -> str:
@@ -279,73 +255,20 @@ def _refused(run: Backtest) -> str:
         '<h2>What was refused?</h2>\n<p class="lead">Bars at which the risk gate or a filter of '
         "the exchange stopped an order, and orders that were cut or cancelled later. Exits never "
         "pass through the gate.</p>\n"
-        f"{_table(('Code', 'At the decision#', 'At the fill#', 'Meaning~'), rows)}"
+        f"{html_table(('Code', 'At the decision#', 'At the fill#', 'Meaning~'), rows)}"
     )
 
 
-def _settings(run: Backtest) -> str:
+def settings_section(run: Backtest) -> str:
+    """Every parameter, cost, limit and digest of the run."""
     groups = "".join(
         f"<section{' class=wide' if title == 'Data' else ''}><h3>{escape(title)}</h3>"
-        f"<dl>{_pairs(pairs)}</dl></section>"
+        f"<dl>{html_pairs(pairs)}</dl></section>"
         for title, pairs in settings_of(run)
     )
-    meanings = _pairs((label, meaning) for label, _, meaning in figures_of(run))
+    meanings = html_pairs((label, meaning) for label, _, meaning in figures_of(run))
     return (
         f'<h2>What exactly was run?</h2>\n<div class="panel settings">{groups}</div>\n'
         '<details class="panel"><summary>What the figures mean</summary>'
         f'<dl class="meanings">{meanings}</dl></details>'
     )
-
-
-def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
-    return "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in pairs)
-
-
-def _figure(figure: Chart, bare: bool = False) -> str:
-    # JSON inside a script element: no text in it may close the element or open a comment.
-    text = json.dumps(figure.drawing(), separators=(",", ":")).replace("<", "\\u003c")
-    height = int(figure.layout.height)
-    return (
-        f'<div class="figure{"" if bare else " panel"}">'
-        f'<div class="plot" style="height:{height}px"></div>'
-        f'<script type="application/json">{text}</script></div>'
-    )
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], bare: bool = False) -> str:
-    """A head that ends in # is a column of numbers, in ~ one of sentences."""
-    kinds = [{"#": _NUMBER, "~": ' class="wrap"'}.get(head[-1:], "") for head in heads]
-    names = "".join(
-        f'<th scope="col"{kind}>{escape(head.rstrip("#~"))}</th>'
-        for head, kind in zip(heads, kinds, strict=True)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{kind}>{_minus(escape(cell))}</td>" for cell, kind in zip(row, kinds, strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    panel = "scroll" if bare else "panel scroll"
-    return f'<div class="{panel}"><table><tr>{names}</tr>{body}</table></div>'
-
-
-def _minus(text: str) -> str:
-    """Hyphens that are minus signs as such; those in dates stay."""
-    return re.sub(r"(?<![\w-])-(?=[\d∞])", "−", text)
-
-
-def _change(value: float) -> str:
-    """A change as a percent with its sign; what rounds to nothing has none."""
-    return _minus(f"{value:+.1%}") if _tone(value) else "0.0%"
-
-
-def _tone(value: float) -> str:
-    shown = round(value, 3)  # a tenth of a percent, as _change shows it
-    return "gain" if shown > 0 else "loss" if shown < 0 else ""
-
-
-def _moment(moment: Any, absent: str = "") -> str:
-    stamp = pd.Timestamp(moment)
-    return absent if pd.isna(stamp) else stamp.strftime("%Y-%m-%d %H:%M")

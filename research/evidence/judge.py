@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
-from typing import Final, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -48,6 +48,9 @@ from research.settings import load_settings
 from research.trial_clusters import clusters_of
 from research.trial_ledger import open_trials
 from research.trials import SAME_THING, Trials
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = ["Evidence", "judge"]
 
@@ -264,15 +267,46 @@ class Evidence:
         said = f"REFUSED by {', '.join(failed)}" if failed else "PASSED"
         return "\n".join([f"{_title(self)}: {said}", "", *map(str, self.verdicts)])
 
+    def luck_figure(self) -> go.Figure:
+        """The run's Sharpe ratio among random times, and beside what the best try shows by luck."""
+        from research.evidence.charts import luck_figure
+
+        return luck_figure(self)
+
+    def samples_figure(self) -> go.Figure:
+        """What was chosen in sample, out of sample: a point a split, or a window of a lone run."""
+        from research.evidence.charts import samples_figure
+
+        return samples_figure(self)
+
+    def walk_forward_figure(self) -> go.Figure:
+        """The equity of the test windows, beside the choice in hindsight and holding."""
+        from research.evidence.charts import walk_forward_figure
+
+        return walk_forward_figure(self)
+
+    def surface_figure(self) -> go.Figure:
+        """The Sharpe ratio over the sweep's parameters; of a lone run it says so."""
+        from research.evidence.robustness_charts import surface_figure
+
+        return surface_figure(self)
+
+    def sensitivity_figure(self) -> go.Figure:
+        """The Sharpe ratio at other costs, acting later, and begun later."""
+        from research.evidence.robustness_charts import sensitivity_figure
+
+        return sensitivity_figure(self)
+
+    def report(self, path: str | Path) -> Path:
+        """Write all of it as one HTML page that works offline; returns its path."""
+        from research.evidence.page import write_evidence
+
+        return write_evidence(self, Path(path))
+
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><td><b>{one.word}</b></td><td style="text-align:left">{escape(one.check)}</td>'
-            f'<td style="text-align:left">{escape(one.said)}</td>'
-            f'<td style="text-align:left">{escape(one.demanded)}</td></tr>'
-            for one in self.verdicts
-        )
-        head = repr(self).partition("\n")[0]
-        return f"<table><caption><b>{escape(head)}</b></caption>{rows}</table>"
+        from research.evidence.card import card_html
+
+        return card_html(self)
 
 
 def _title(found: Evidence) -> str:

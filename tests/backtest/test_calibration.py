@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from research.candles import CandleSet, require_sound
-from tests.calibration.markets import Market, candles_of
+from research.evidence.planted import Market, candles_of
 from tests.calibration.page import chart_of, table_of, write_calibration, write_real
 from tests.calibration.sweeps import EDGES, NOISE, figures_of, interval, true_sharpe
 

@@ -18,6 +18,7 @@ from research.errors import ArtefactTampered, InputError, ParameterError, Promot
 from research.evidence import checks
 from research.evidence.judge import Evidence, judge
 from research.evidence.luck import luck_of
+from research.evidence.planted import Market, candles_of
 from research.evidence.sharpe import deflated_sharpe_of
 from research.evidence.verdicts import Verdict
 from research.params import Thresholds
@@ -25,7 +26,6 @@ from research.promotion import promote
 from research.search import Sweep, sweep
 from research.strategies.sma_crossover import SmaCrossover
 from research.trials import Trials, trials_of
-from tests.calibration.markets import Market, candles_of
 
 BARS = 15_000
 NOW = utc_ms("2025-01-01")

@@ -1,6 +1,6 @@
 """How often luck is promoted, and how often an edge.
 
-Each sweep is a morning's work on a market of which the truth is known (markets.py): a grid of SMA
+Each sweep is a morning's work on a market of which the truth is known (planted.py): a grid of SMA
 crossovers over four years of hours, with a ledger of trials of its own, judged by the thresholds
 that ship. Beside it stand two habits: to promote the best row if it made money, and to ask
 vectorbt's deflated Sharpe ratio of the sweep at hand.
@@ -25,11 +25,11 @@ import pandas as pd
 from research.account import Account, Limits
 from research.evidence.daily_matrix import daily_matrix
 from research.evidence.judge import judge
+from research.evidence.planted import Market, candles_of
 from research.params import Thresholds
 from research.search import Sweep, sweep
 from research.strategies.sma_crossover import SmaCrossover
 from research.variables import environment_with
-from tests.calibration.markets import Market, candles_of
 
 Grid = Mapping[str, Sequence[int]]
 GRID: Final[Grid] = {

@@ -23,7 +23,7 @@ research: candles history_manifest history_files history history_import resampli
 research: klines answers cooldown transport binance unified listing_cache exchange fetching
 research: synthetic workspace
 research: indicators strategy signals strategies risk tape compiled state engine blotter
-research: metrics chart_theme report_tables charts sweep_charts report_page report
+research: metrics chart_theme report_tables charts sweep_charts html_page report_page report
 research: daily sketch stretch rows daily_file kept_rows cluster
 research: trial_clusters trials trial_ledger backtesting vectorbt_adapter
 research: stop_findings stop_replay stop_audit combinations search tpe

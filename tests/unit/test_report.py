@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research import report_page
+from research import html_page, report_page
 from research.account import Account, Limits, Stops
 from research.backtesting import Backtest, backtest, run_tape
 from research.candles import COLUMNS, DAY, Candles, CandleSet, utc_ms
@@ -532,8 +532,8 @@ def test_the_page_asks_the_network_for_nothing(page: Page) -> None:
     policy = next(value for tag, name, value in page.attributes if "default-src" in value)
     assert policy.startswith("default-src 'none'")
     assert "http" not in policy
-    assert "url(" not in report_page._asset("report_page.css")
-    assert "@import" not in report_page._asset("report_page.css")
+    assert "url(" not in html_page.asset("report_page.css")
+    assert "@import" not in html_page.asset("report_page.css")
 
 
 def test_the_script_of_the_charts_is_embedded_once(run: Backtest, tmp_path: Path) -> None:
@@ -689,8 +689,8 @@ def test_a_table_without_a_row_has_the_columns_of_one_with_rows(
 def test_what_rounds_to_nothing_is_neither_gain_nor_loss(
     value: float, shown: str, tone: str
 ) -> None:
-    assert report_page._change(value) == shown
-    assert report_page._tone(value) == tone
+    assert html_page.shown_change(value) == shown
+    assert html_page.tone_of(value) == tone
 
 
 def test_one_fall_is_not_many(run: Backtest) -> None:

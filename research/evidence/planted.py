@@ -1,4 +1,4 @@
-"""Made-up markets of which the truth is known: four years of hours, with an edge in them or none.
+"""Made-up markets of which the truth is known, with an edge in them or none: a test of judges.
 
 The log price moves by volatility times a shock. Volatility wanders (its logarithm is an
 autoregression of first order), shocks are Student's with five degrees of freedom and unit variance,
@@ -8,6 +8,9 @@ nothing that looks back can tell what comes. On top of that
 - a *rising* market drifts upwards all the time: who is long earns, whenever that is;
 - a market with a *planted edge* drifts up or down in turns, for 1,500 hours on average, by the same
   amount and as often: holding it earns nothing, following the trend does.
+
+Candles say ``synthetic`` as their source; prices begin at 30,000 in quote currency, the volume of
+every hour is 1,000.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from research.candles import Candles, CandleSet, Floats, utc_ms
+from research.combinations import require_whole
 
 __all__ = ["BARS", "Market", "candles_of"]
 
@@ -32,15 +36,23 @@ LARGEST = 0.2
 
 @dataclass(frozen=True)
 class Market:
-    """A kind of market; ``rise`` and ``trend`` are drifts as multiples of volatility, a year."""
+    """A kind of market; ``rise`` and ``trend`` are drifts as multiples of volatility, a year.
+
+    They are Sharpe ratios: what always being long, or always on the right side of the trend, has.
+    """
 
     name: str
     rise: float = 0.0
     trend: float = 0.0
 
 
-def candles_of(market: Market, seed: int, bars: int = BARS) -> CandleSet:
-    """One symbol's hours; the same seed gives the same candles."""
+def candles_of(market: Market, seed: int, bars: int = BARS, symbol: str = "BTCUSDT") -> CandleSet:
+    """One symbol's hours from 2022 on, four years of them; the same seed gives the same candles.
+
+    The symbol is a name, no more. Raises ParameterError for less than one bar and a negative seed.
+    """
+    require_whole("bars", bars, 1)
+    require_whole("seed", seed, 0)
     rng = np.random.default_rng(seed)
     sigma = VOLATILITY / np.sqrt(HOURS_A_YEAR) * np.exp(_unrest(rng, bars))
     shock = rng.standard_t(DEGREES, bars) * np.sqrt((DEGREES - 2) / DEGREES)
@@ -54,8 +66,8 @@ def candles_of(market: Market, seed: int, bars: int = BARS) -> CandleSet:
     high = np.maximum(opened, close) * (1 + reach[0])
     low = np.minimum(opened, close) * (1 - reach[1])
     ts = utc_ms("2022-01-01") + 3_600_000 * np.arange(bars, dtype=np.int64)
-    series = Candles("BTCUSDT", "1h", ts, opened, high, low, close, np.full(bars, 1_000.0))
-    return CandleSet((series,), source=f"synthetic: {market.name}")
+    series = Candles(symbol, "1h", ts, opened, high, low, close, np.full(bars, 1_000.0))
+    return CandleSet((series,), source="synthetic")
 
 
 def _unrest(rng: np.random.Generator, bars: int) -> Floats:
