@@ -44,8 +44,8 @@ def promote(project: Project, name: str, as_json: bool, **given: Any) -> None:
     """Judge a strategy, and freeze what passes as NAME.
 
     It becomes params/promoted/NAME.yaml; params/promotion.yaml says what it must show. `candlebook
-    paper run NAME` then runs it. Strategy, parameters, limits, costs, candles and code are hashed: what changes later is refused
-    by name.
+    paper run NAME` then runs it. Strategy, parameters, limits, costs, candles and code are hashed:
+    what changes later is refused by name.
     """
     from research.promotion import promote, require_promotable
 
