@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from research.chart_theme import NIGHT, Chart
+from research.durable import write_whole
+from research.errors import InputError
 
 __all__ = [
     "MARK",
@@ -29,6 +32,7 @@ __all__ = [
     "shown_change",
     "tone_of",
     "whole_page",
+    "write_html",
 ]
 
 _NUMBER = ' class="n"'
@@ -126,3 +130,14 @@ def moment_of(moment: Any, absent: str = "") -> str:
     """A UTC time to the minute; ``absent`` for none."""
     stamp = pd.Timestamp(moment)
     return absent if pd.isna(stamp) else stamp.strftime("%Y-%m-%d %H:%M")
+
+
+def write_html(path: Path, page: Callable[[], str]) -> Path:
+    """Write what ``page`` gives and return its path: whole or not at all, missing folders made.
+
+    Raises InputError where ``path`` is a folder, before the page is rendered.
+    """
+    if path.is_dir():
+        raise InputError(field="path", value=str(path), expected="a file name, such as report.html")
+    write_whole(path, page())
+    return path

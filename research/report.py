@@ -16,8 +16,7 @@ import pandas as pd
 
 from research.chart_theme import THEME, format_metric, thinned
 from research.charts import candles_figure, run_figure
-from research.durable import write_whole
-from research.errors import InputError
+from research.html_page import write_html
 from research.metrics import METRICS
 from research.report_page import render_page
 from research.report_tables import (
@@ -151,7 +150,4 @@ def write_report(run: Backtest, path: Path) -> Path:
     The page appears whole or not at all; missing folders are made. Raises InputError where
     ``path`` is a folder.
     """
-    if path.is_dir():
-        raise InputError(field="path", value=str(path), expected="a file name, such as report.html")
-    write_whole(path, render_page(run))
-    return path
+    return write_html(path, lambda: render_page(run))

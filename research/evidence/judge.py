@@ -26,6 +26,7 @@ from research.evidence.benchmarks import AlphaBeta, Benchmark, alpha_beta, buy_a
 from research.evidence.bootstrap import TradeDraws, intervals, trade_monte_carlo
 from research.evidence.cross_validation import CrossValidation, cross_validate, margin_of
 from research.evidence.daily_matrix import daily_matrix
+from research.evidence.figures import figures_of
 from research.evidence.lookahead import LookAhead, find_lookahead
 from research.evidence.luck import Luck, luck_of
 from research.evidence.monte_carlo import CandleMonteCarlo, candle_monte_carlo
@@ -238,7 +239,7 @@ class Evidence:
     @cached_property
     def statistics(self) -> dict[str, float | None]:
         """Every figure by its name, as an artefact keeps it; None where it is undefined."""
-        return {name: _finite(value) for name, value in _statistics(self).items()}
+        return {name: _finite(value) for name, value in figures_of(self).items()}
 
     @cached_property
     def judgement(self) -> Judgement:
@@ -316,61 +317,6 @@ def _title(found: Evidence) -> str:
     best = "" if found.sweep is None else f", best of {len(found.sweep):,} rows"
     where = f"{', '.join(run.symbols)} {run.candles.timeframe}"
     return f"{run.strategy!r} on {where}, {window}{best}"
-
-
-def _statistics(found: Evidence) -> dict[str, float]:
-    luck, timing = found.luck, found.timing
-    named = {
-        "sharpe_daily": luck.sharpe,
-        "deflated_sharpe": luck.probability,
-        "deflated_sharpe_by_spread": luck.by_spread,
-        "probabilistic_sharpe": luck.above_zero,
-        "best_by_luck": luck.best_by_luck,
-        "min_track_record_days": luck.days_needed,
-        "breakeven_cost": found.breakeven,
-        "delayed_share": found.delayed_share,
-        "start_share": found.start_share,
-    }
-    if isinstance(timing, RandomEntries):
-        named |= {
-            "random_entry_p": timing.p_value,
-            "random_entry_p_after_tries": checks.after_tries(timing.p_value, luck.effective),
-        }
-    if isinstance(found.walk, WalkForward):
-        named |= {
-            "walk_forward_sharpe": found.walk.sharpe,
-            "walk_forward_efficiency": found.walk.efficiency,
-        }
-    if found.neighbours is not None:
-        named["plateau"] = found.neighbours.score
-    if isinstance(found.overfitting, Overfitting):
-        named |= {
-            "overfitting": found.overfitting.pbo,
-            "overfitting_loss": found.overfitting.loss_probability,
-        }
-    if isinstance(found.superiority, Superiority):
-        named |= {
-            "spa_p": found.superiority.consistent,
-            "reality_check_p": found.superiority.reality_check,
-        }
-    if isinstance(found.cross_validation, CrossValidation):
-        named |= {
-            "cross_validation_sharpe": found.cross_validation.median,
-            "cross_validation_negative": found.cross_validation.negative,
-        }
-    named |= {
-        "holding_sharpe": found.holding.full.sharpe,
-        "loss_probability_of_redrawn_trades": found.other_trades.loss_probability,
-    }
-    if isinstance(found.market, AlphaBeta):
-        named |= {"alpha": found.market.alpha, "alpha_t": found.market.alpha_t}
-        named |= {"beta": found.market.beta}
-    if isinstance(found.other_markets, CandleMonteCarlo):
-        named["rank_among_redrawn_candles"] = found.other_markets.rank("sharpe")
-    for name in ("total_return", "sharpe", "max_drawdown"):
-        for end in ("low", "high"):
-            named[f"{name}_{end}"] = float(found.intervals[end].loc[name])
-    return named
 
 
 def _luck(daily: Floats, matrix: Floats, known: Trials) -> Luck:

@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from research.chart_theme import Chart, format_metric
-from research.durable import write_whole
-from research.errors import InputError
 from research.evidence.card import badge
 from research.evidence.charts import luck_figure, samples_figure, walk_forward_figure
 from research.evidence.robustness_charts import sensitivity_figure, surface_figure
 from research.evidence.verdicts import Verdict
 from research.evidence.walk_forward import WalkForward
-from research.html_page import figure_box, html_table, minus_signs, whole_page
+from research.html_page import figure_box, html_table, minus_signs, whole_page, write_html
 from research.metrics import METRICS
 from research.report_page import header, settings_section
 from research.report_tables import verdict_of
@@ -42,10 +40,7 @@ def write_evidence(found: Evidence, path: Path) -> Path:
     The page appears whole or not at all; missing folders are made. Raises InputError where
     ``path`` is a folder.
     """
-    if path.is_dir():
-        raise InputError(field="path", value=str(path), expected="a file name, such as report.html")
-    write_whole(path, render_evidence(found))
-    return path
+    return write_html(path, lambda: render_evidence(found))
 
 
 def render_evidence(found: Evidence) -> str:
