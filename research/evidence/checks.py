@@ -71,6 +71,9 @@ def luck(found: Luck, least: float | None) -> Verdict:
         if found.tries == 1
         else f"{found.tries:,} were tried on this market, {found.effective:,} of them different"
     )
+    if math.isnan(found.sharpe):
+        said = "Its equity does not move, so that it has no Sharpe ratio."
+        return _at_least("luck", found.probability, least, said)
     said = (
         f"Sharpe ratio {found.sharpe:.2f} a year over {found.days:,} days. {tried}: luck alone "
         f"reaches {found.best_by_luck:.2f}, and the probability that the true one is above that is "
@@ -103,6 +106,9 @@ def timing(found: RandomEntries | str, effective: int, most: float | None) -> Ve
 def out_of_sample(found: WalkForward | str, least: float | None, chosen: bool) -> Verdict:
     if isinstance(found, str):
         return _unasked("out of sample", least, "at least", found)
+    if math.isnan(found.sharpe):
+        said = "It never traded out of sample."
+        return _at_least("out of sample", found.sharpe, least, said)
     how = "Chosen anew on the past and traded on what followed" if chosen else "Part by part"
     gained = int((found.folds["test_return"] > 0).sum())
     said = (
@@ -124,9 +130,11 @@ def plateau(found: Plateau | None, least: float | None) -> Verdict:
 
 
 def costs(breakeven: float, least: float | None) -> Verdict:
-    if math.isinf(breakeven):
+    if math.isnan(breakeven):
+        said = "It pays neither fee nor slippage, so that there is no cost to multiply."
+    elif math.isinf(breakeven):
         said = "It makes money at every cost that was tried."
-    elif math.isnan(breakeven) or breakeven <= 0:
+    elif breakeven <= 0:
         said = "It makes no money even without fee and slippage."
     else:
         said = f"It makes money up to {breakeven:.1f} times its fee and slippage."
@@ -141,7 +149,10 @@ def delay(share: float, least: float | None) -> Verdict:
 
 
 def starts(share: float, dates: int, least: float | None) -> Verdict:
-    said = f"Begun at {dates} later dates it makes money from {share:.0%} of them."
+    said = (
+        f"Begun at {dates} dates, from its start to the middle of its window, it makes money from "
+        f"{share:.0%} of them."
+    )
     return _at_least("start", share, least, said)
 
 
@@ -169,17 +180,20 @@ def superiority(found: Superiority | str, most: float | None) -> Verdict:
     return _at_most("superiority", found.consistent, most, said)
 
 
-def market(even: Benchmark, line: AlphaBeta | str) -> Verdict:
+def market(held: Benchmark, line: AlphaBeta | str) -> Verdict:
+    if math.isnan(held.excess_sharpe):
+        said = "Its equity does not move, so that there is nothing to compare with the market."
+        return _at_least("market", held.excess_sharpe, None, said)
     said = (
-        f"Holding as much on average has a Sharpe ratio of {even.even.sharpe:.2f}, "
-        f"{even.excess_sharpe:+.2f} is the run's above holding all."
+        f"Holding its symbols has a Sharpe ratio of {held.full.sharpe:.2f}; the run's is "
+        f"{abs(held.excess_sharpe):.2f} {'above' if held.excess_sharpe >= 0 else 'below'} that."
     )
     if not isinstance(line, str):
         said += (
             f" Against the market: beta {line.beta:.2f}, alpha {line.alpha:+.1%} a year "
             f"(t {line.alpha_t:.1f})."
         )
-    return _at_least("market", even.excess_sharpe, None, said)
+    return _at_least("market", held.excess_sharpe, None, said)
 
 
 def _at_least(check: str, value: float, least: float | None, said: str) -> Verdict:
