@@ -131,7 +131,7 @@ def plateau(found: Plateau | None, least: float | None) -> Verdict:
 
 def costs(breakeven: float, least: float | None) -> Verdict:
     if math.isnan(breakeven):
-        said = "It pays neither fee nor slippage, so that there is no cost to multiply."
+        said = "It pays neither fee nor slippage, or never traded, so that there is no cost to multiply."
     elif math.isinf(breakeven):
         said = "It makes money at every cost that was tried."
     elif breakeven <= 0:
