@@ -358,11 +358,15 @@ class Backtest:
         """One row a round trip, indexed by its end."""
         return _frame(map(dataclasses.asdict, self.trade_list), "closed_at", _dtypes(Trade))
 
-    def digest(self) -> str:
-        """SHA-256 over every order and fill: two runs with the same digest traded the same."""
+    def digest(self, *, named: bool = True) -> str:
+        """SHA-256 over every order and fill: two runs with the same digest traded the same.
+
+        Without ``named`` it does not matter what the account is called.
+        """
         sha = hashlib.sha256()
-        for one in (*self.order_list, *self.fill_list):
-            sha.update(repr(one).encode())
+        done: list[Order | Fill] = [*self.order_list, *self.fill_list]
+        for one in done:
+            sha.update(repr(one if named else _unnamed(one)).encode())
         return sha.hexdigest()
 
     @cached_property
@@ -407,6 +411,11 @@ class Backtest:
         from research.report import run_html
 
         return run_html(self)
+
+
+def _unnamed(one: Order | Fill) -> Order | Fill:
+    """The order or fill without its id, which is made of the account's name."""
+    return dataclasses.replace(one, order_id="")
 
 
 def _utc_index(ts: Any, name: str) -> pd.DatetimeIndex:

@@ -8,7 +8,6 @@ changed first; ``reproduce`` runs the promoted backtest again. Times are UTC.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import math
 import platform
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from research.account import Account
 from research.artefact import (
     PROMOTE_AGAIN,
     Artefact,
@@ -38,7 +38,7 @@ from research.errors import ArtefactExpired, ArtefactTampered, InputError, Promo
 from research.evidence.verdicts import Judgement, Override
 from research.search import Sweep
 from research.settings import load_settings, user_name
-from research.strategy import registry
+from research.strategy import Strategy, registry
 from research.workspace import promoted_folder
 
 if TYPE_CHECKING:
@@ -52,12 +52,14 @@ __all__ = [
     "promote",
     "reproduce",
     "require_promotable",
+    "require_runnable",
     "require_unchanged",
     "verify",
 ]
 
 # What decides a trade: the modules whose import closure is hashed besides the strategy's own.
 CORE: Final = ("research.engine", "research.blotter", "research.strategy", "research.tape")
+LONGEST_LIFE: Final = 3650
 LIBRARIES: Final = ("numpy", "TA-Lib")
 
 
@@ -78,10 +80,12 @@ def promote(
     """Write ``<folder>/<name>.yaml`` from a run that passes; returns the artefact.
 
     ``what`` is what ``judge`` said, or a backtest or sweep (its best row by Sharpe ratio), which is
-    judged first. ``override`` is a person's reason to promote it although a check fails; with
-    ``unjudged`` nothing is checked, which needs one. Both are kept, and shown wherever the artefact
-    is. ``folder`` is the project's ``params/promoted``, ``life_days`` that of promotion.yaml unless
-    given; ``rows_tried`` is how many combinations it was chosen from (a sweep knows).
+    judged first. Either way the thresholds of promotion.yaml decide, and the ledger of trials as it
+    is now. ``override`` is a person's reason to promote it although a check fails; with
+    ``unjudged`` nothing is checked, which needs one. It is kept where it was needed, and shown
+    wherever the artefact is. ``folder`` is the project's ``params/promoted``, ``life_days`` that of
+    promotion.yaml unless given; ``rows_tried`` is how many combinations it was chosen from (a sweep
+    knows).
 
     Raises InputError for a bad name, an empty reason, what is neither a backtest nor a sweep, and
     a strategy that does not lie in research/strategies/ or takes names from the package
@@ -107,19 +111,30 @@ def promote(
     _require_runnable(run, name)
     judgement = None
     if not unjudged:
-        judgement = (what if isinstance(what, Evidence) else judge(what)).judgement
+        evidence = what if isinstance(what, Evidence) else judge(what)
+        judgement = evidence.as_of_now(settings.promotion).judgement
     paper = _Paper(
         name=name,
         why=why.strip(),
         who=who or user_name(),
         now=(int(time.time() * 1000) if now is None else now) // 1000 * 1000,
-        life_days=life_days or settings.promotion.life_days,
+        life_days=_days(life_days, settings.promotion.life_days),
         rows_tried=rows_tried or _rows(what),
     )
     decision = _decision(paper, judgement, override)
     artefact = sealed(_unsealed(run, paper, judgement, decision))
     write_artefact(artefact_path(place, name), artefact)
     return artefact
+
+
+def _days(given: int | None, default: int) -> int:
+    if given is None:
+        return default
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= LONGEST_LIFE:
+        raise InputError(
+            field="life_days", value=given, expected=f"a whole number from 1 to {LONGEST_LIFE}"
+        )
+    return given
 
 
 def _rows(what: Backtest | Sweep | Evidence) -> int:
@@ -185,9 +200,9 @@ def require_promotable(
         )
 
 
-def _require_runnable(run: Backtest, name: str) -> None:
-    """The run is one that paper trading can repeat: its strategy is found, its gate was on."""
-    cls = type(run.strategy)
+def require_runnable(cls: type[Strategy], account: Account, name: str) -> None:
+    """Raises what ``promote`` would raise for this class and account: paper trading must find the
+    one, and run under the limits of the other."""
     found = registry().get(cls.__name__)
     if found is None or (found.__module__, found.__qualname__) != (
         cls.__module__,
@@ -199,12 +214,17 @@ def _require_runnable(run: Backtest, name: str) -> None:
             expected="a strategy that lies in research/strategies/",
             remedy="Put it into a file of its own in research/strategies/, then run it from there.",
         )
-    if run.account.limits is None:
+    if account.limits is None:
         raise PromotionRefused(
             "this run had no limits, and paper trading runs under limits",
             field=name,
             remedy="Run the backtest with limits: Account(limits=Limits(...)).",
         )
+
+
+def _require_runnable(run: Backtest, name: str) -> None:
+    """The run is one that paper trading can repeat: its strategy is found, its gate was on."""
+    require_runnable(type(run.strategy), run.account, name)
     if run.tape.events.any():
         raise PromotionRefused(
             "this run was told of kill-switch moves, which a new account will not have",
@@ -254,7 +274,7 @@ def _unsealed(
     draft = Artefact(**content, digests={})
     digests = {key: digest(value) for key, value in sections(draft)}
     digests["data"] = run.candles.digest()
-    digests["orders"] = _orders_digest(run)
+    digests["orders"] = run.digest(named=False)
     return draft.model_copy(update={"digests": digests})
 
 
@@ -340,22 +360,10 @@ def reproduce(artefact: Artefact, candles: CandleSet) -> Backtest:
         trade_from=artefact.window.trade_from,
         name=artefact.name,
     )
-    require_same(artefact.name, "orders", artefact.digests.get("orders"), _orders_digest(run))
+    require_same(artefact.name, "orders", artefact.digests.get("orders"), run.digest(named=False))
     for key, value in run.metrics._asdict().items():
         require_same(artefact.name, f"metrics.{key}", artefact.metrics.get(key), _finite(value))
     return run
-
-
-def _orders_digest(run: Backtest) -> str:
-    """Digest of what was traded, whatever the account was called."""
-    sha = hashlib.sha256()
-    for fill in run.fill_list:
-        sha.update(
-            repr((fill.symbol, fill.side, fill.at, fill.lots, fill.price, fill.fee)).encode()
-        )
-    for one in run.order_list:
-        sha.update(repr((one.symbol, one.intent, one.decided_at, one.quantity, one.code)).encode())
-    return sha.hexdigest()
 
 
 def _libraries() -> dict[str, str]:

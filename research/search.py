@@ -194,7 +194,8 @@ class Sweep:
     ``frame`` has a row a combination, indexed by its parameters, and a column a figure; the last
     column, ``halted``, says whether the kill switch tripped during the run. ``skipped`` counts
     combinations that were come upon and are not allowed. ``returns`` is the folder of their daily
-    returns, if they were asked for.
+    returns, if they were asked for. ``proposed`` says that the combinations were not given but
+    proposed by a search that looked at the rows before (``optimise``).
     """
 
     strategy: type[Strategy]
@@ -205,6 +206,7 @@ class Sweep:
     frame: pd.DataFrame
     skipped: int
     returns: Path | None = None
+    proposed: bool = False
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -97,6 +97,7 @@ def optimise(
             *(strategy, run.candles, run.account, run.start, tuple(found.strategies), frame),
             skipped=len(found.scores) - len(found.rows),
             returns=None if returns is None else Path(returns),
+            proposed=True,
         )
         finish_returns(out, result)
     if found.rows:

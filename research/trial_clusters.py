@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from research.candles import Floats, Ints
 
-__all__ = ["LEAST_COMMON", "Matrix", "clusters_of", "sharpe_of_clusters"]
+__all__ = ["LEAST_COMMON", "Matrix", "clusters_of", "row_keys", "sharpe_of_clusters"]
 
 # Rows whose windows share fewer periods cannot be compared: they count apart.
 LEAST_COMMON: Final = 10
@@ -57,7 +57,7 @@ def clusters_of(returns: Matrix, digests: npt.NDArray[np.uint8], correlation: fl
     moved = np.flatnonzero(np.nan_to_num(np.abs(returns)).max(axis=1, initial=0.0) > 0.0)
     if not len(moved):
         return labels
-    _, first, same = np.unique(_as_keys(digests[moved]), return_index=True, return_inverse=True)
+    _, first, same = np.unique(row_keys(digests[moved]), return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")  # the rows as they came, not as their digests sort
     place = np.argsort(order, kind="stable")
     distinct = _labels_of_distinct(returns[moved[first[order]]], correlation)
@@ -94,7 +94,7 @@ def sharpe_of_clusters(returns: Matrix, labels: Ints, step_days: int) -> Floats:
     return np.where(np.isfinite(sharpe), sharpe, np.nan)
 
 
-def _as_keys(rows: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+def row_keys(rows: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
     """Rows of bytes as one value each, which can be sorted."""
     return np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1]))).ravel()
 
@@ -130,7 +130,7 @@ def _as_they_came(labels: Ints) -> Ints:
 def _groups(returns: Matrix) -> list[_Group]:
     """The rows by their windows, in order of appearance."""
     there = ~np.isnan(returns)
-    windows, of = np.unique(_as_keys(np.packbits(there, axis=1)), return_inverse=True)
+    windows, of = np.unique(row_keys(np.packbits(there, axis=1)), return_inverse=True)
     groups = []
     for k in range(len(windows)):
         rows = np.flatnonzero(of.ravel() == k)

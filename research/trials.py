@@ -28,7 +28,7 @@ from research.errors import ParameterError
 from research.rows import Row
 from research.sketch import Sketch, coarser
 from research.strategy import Strategy
-from research.trial_clusters import Matrix, clusters_of, sharpe_of_clusters
+from research.trial_clusters import Matrix, clusters_of, row_keys, sharpe_of_clusters
 
 __all__ = [
     "SAME_THING",
@@ -284,7 +284,11 @@ _SAME: Final = (
 
 def trials_of(recorded: Sequence[Recorded], window: tuple[int, int] | None = None) -> Trials:
     """The trials of these batches, each once: of its runs the one that reaches furthest into the
-    ``window`` (its first and last close; all of time if None), of such the latest."""
+    ``window`` (its first and last close; all of time if None), of such the latest.
+
+    Runs that are the same by name but came to other returns on the same candles are different
+    trials: something was changed that the record does not see, such as a constant of a module.
+    """
     if not recorded:
         frame = pd.DataFrame({name: [] for name in COLUMNS})
         empty = np.empty((0, 0), np.float32)
@@ -293,9 +297,10 @@ def trials_of(recorded: Sequence[Recorded], window: tuple[int, int] | None = Non
     first, last = window or (0, 2**62)
     frame = pd.concat([_frame(one) for one in recorded], ignore_index=True)
     start = np.maximum(frame["first_close"], first)
+    frame["_edition"] = _editions(frame, recorded)
     frame["_reach"] = np.minimum(frame["last_close"], last) - start
     order = frame.sort_values(["_reach", "batch"], kind="stable").index
-    kept = frame.loc[order].drop_duplicates(list(_SAME), keep="last").index.sort_values()
+    kept = frame.loc[order].drop_duplicates([*_SAME, "_edition"], keep="last").index.sort_values()
     chosen = kept.to_numpy(np.int64)
     step, buckets, returns = _aligned(recorded, chosen)
     rows = frame.loc[kept, list(COLUMNS)].reset_index(drop=True)
@@ -304,6 +309,19 @@ def trials_of(recorded: Sequence[Recorded], window: tuple[int, int] | None = Non
     digests = np.concatenate([one.batch.digests for one in recorded])[chosen]
     periods = _moments(buckets * (step * DAY))
     return Trials(rows, returns, periods, step, digests, len(recorded), len(frame))
+
+
+def _editions(frame: pd.DataFrame, recorded: Sequence[Recorded]) -> Ints:
+    """Of each run, how many other returns its like had come to before on the same candles."""
+    digests = np.concatenate([one.batch.digests for one in recorded])
+    seen = frame.assign(_digest=np.unique(row_keys(digests), return_inverse=True)[1].ravel())
+    like = [*_SAME, "candles", "first_close", "last_close"]
+    first = seen.drop_duplicates([*like, "_digest"])
+    edition = first.assign(_edition=first.groupby(like, sort=False).cumcount())
+    if not edition["_edition"].any():
+        return np.zeros(len(frame), np.int64)
+    joined = seen.merge(edition[[*like, "_digest", "_edition"]], on=[*like, "_digest"], how="left")
+    return joined["_edition"].to_numpy(np.int64)
 
 
 def _frame(one: Recorded) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def promote(project: Project, name: str, as_json: bool, **given: Any) -> None:
     paper run NAME` then runs it. Strategy, parameters, limits, costs, candles and code are hashed:
     what changes later is refused by name.
     """
-    from research.promotion import promote, require_promotable
+    from research.promotion import promote, require_promotable, require_runnable
 
     taken = ("from_sweep", "grid", "metric", "why", "override", "unjudged", "replace", "days")
     from_sweep, grid, metric, why, override, unjudged, replace, days = map(given.pop, taken)
@@ -58,6 +58,7 @@ def promote(project: Project, name: str, as_json: bool, **given: Any) -> None:
     words = {"why": why, "override": override, "unjudged": unjudged, "replace": replace}
     require_promotable(name, folder=project.promoted, **words)
     job = prepare(project, Asked(**given))
+    require_runnable(job.strategy, job.account, name)
     found = job.sweep(grid, metric) if grid else None
     with busy("running"):
         run = job.backtest() if found is None else found.run(found.best(metric))

@@ -11,8 +11,6 @@ from live.cli.options import Project, json_option, pass_project, symbols_option
 from live.cli.output import answer, busy, counted, moment, table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from research.trial_ledger import Head, TrialLedger
     from research.trials import Effective, Trials
 
@@ -41,7 +39,7 @@ def trials(
 
     with closing(TrialLedger(project.settings.trials)) as ledger:
         if check:
-            _check(ledger, _heads(project), as_json)
+            _check(project, ledger, as_json)
             return
         with busy("Comparing what was tried"):
             found = ledger.trials(None, symbols, timeframe)
@@ -57,24 +55,31 @@ def trials(
     answer(as_json, document, *_shown(found, effective))
 
 
-def _heads(project: Project) -> dict[str, Head]:
-    """Where this ledger ended when each promoted artefact was judged by it."""
+def _heads(project: Project) -> tuple[dict[str, Head], list[str]]:
+    """Where this ledger ended when each promoted artefact was judged by it, and the names of those
+    whose file cannot be trusted to say."""
+    from research.errors import ArtefactTampered
     from research.promotion import load_artefact
     from research.trial_ledger import Head
 
-    found = {}
+    found, unread = {}, []
     for path in sorted(project.promoted.glob("*.yaml")):
-        judgement = load_artefact(path.stem, project.promoted).judgement
+        try:
+            judgement = load_artefact(path.stem, project.promoted).judgement
+        except ArtefactTampered:
+            unread.append(path.stem)
+            continue
         head = None if judgement is None else judgement.head
         if head is not None and head.ledger == project.settings.trials_name:
             found[path.stem] = Head(head.number, head.digest)
-    return found
+    return found, unread
 
 
-def _check(ledger: TrialLedger, known: Mapping[str, Head], as_json: bool) -> None:
+def _check(project: Project, ledger: TrialLedger, as_json: bool) -> None:
     from research.errors import LedgerError
 
     head = ledger.check()
+    known, unread = _heads(project)
     for name, one in known.items():
         try:
             ledger.check(one)
@@ -85,12 +90,15 @@ def _check(ledger: TrialLedger, known: Mapping[str, Head], as_json: bool) -> Non
         "batches": head.number,
         "head": head.digest,
         "artefacts": list(known),
+        "unread": unread,
     }
     noun = "batch" if head.number == 1 else "batches"
-    said = f"{ledger.path}: {head.number:,} {noun}, as recorded and none missing."
+    said = [f"{ledger.path}: {head.number:,} {noun}, as recorded and none missing."]
     if known:
-        said += f" It holds all that {', '.join(known)} was judged by."
-    answer(as_json, document, f"{said}\nHead: {head.digest}")
+        said.append(f"It holds all that {', '.join(known)} was judged by.")
+    if unread:
+        said.append(f"Not asked, since their files were changed: {', '.join(unread)}.")
+    answer(as_json, document, *said, f"Head: {head.digest}")
 
 
 def _entry(row: dict[Any, Any]) -> dict[str, Any]:

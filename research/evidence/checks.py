@@ -7,6 +7,7 @@ is demanded of it. Sharpe ratios are annual, probabilities from 0 to 1.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import pandas as pd
 
@@ -30,6 +31,7 @@ __all__ = [
     "market",
     "out_of_sample",
     "overfitting",
+    "part_by_part",
     "plateau",
     "starts",
     "superiority",
@@ -37,14 +39,18 @@ __all__ = [
     "trades",
 ]
 
+# Fewer days than a month have no Sharpe ratio worth the name.
+FEWEST_DAYS: Final = 30
 
-def look_ahead(found: LookAhead) -> Verdict:
+
+def look_ahead(found: LookAhead | str) -> Verdict:
     """Signals must not depend on bars after them, nor the warm-up be declared too short."""
-    value = float(len(found.faults))
+    if isinstance(found, str):
+        return Verdict(check="look-ahead", passed=False, value=None, demanded="none", said=found)
     return Verdict(
         check="look-ahead",
         passed=found.is_clean,
-        value=value,
+        value=float(len(found.faults)),
         demanded="none",
         said=found.message,
     )
@@ -71,12 +77,23 @@ def luck(found: Luck, least: float | None) -> Verdict:
         if found.tries == 1
         else f"{found.tries:,} were tried on this market, {found.effective:,} of them different"
     )
+    if found.days < FEWEST_DAYS:
+        said = f"A record of {found.days:,} days says nothing: {FEWEST_DAYS} are the least."
+        return _at_least("luck", math.nan, least, said)
+    if math.isnan(found.sharpe):
+        said = "Its equity does not move, so that it has no Sharpe ratio."
+        return _at_least("luck", found.probability, least, said)
+    tried = (
+        "Nothing else was tried on this market"
+        if found.tries == 1
+        else f"{found.tries:,} were tried on this market, {found.effective:,} of them different"
+    )
     if math.isnan(found.sharpe):
         said = "Its equity does not move, so that it has no Sharpe ratio."
         return _at_least("luck", found.probability, least, said)
     said = (
         f"Sharpe ratio {found.sharpe:.2f} a year over {found.days:,} days. {tried}: luck alone "
-        f"reaches {found.best_by_luck:.2f}, and the probability that the true one is above that is "
+        f"reaches {found.best_by_luck:.2f}, and the confidence that the true one is above that is "
         f"{found.probability:.1%} (deflated Sharpe ratio)."
     )
     return _at_least("luck", found.probability, least, said)
@@ -94,34 +111,58 @@ def after_tries(p_value: float, effective: float) -> float:
 def timing(found: RandomEntries | str, effective: int, most: float | None) -> Verdict:
     if isinstance(found, str):
         return _unasked("timing", most, "at most", found)
-    value = after_tries(found.p_value, effective)
-    as_good = round(found.p_value * (1 + len(found.sharpes))) - 1
+    draws = len(found.sharpes)
+    value, lowest = after_tries(found.p_value, effective), after_tries(1 / (1 + draws), effective)
+    if most is not None and lowest > most:
+        why = (
+            f"It cannot be said: its window has room for {draws:,} other times, and none of them "
+            f"doing as well would still be {lowest:.3f} as the best of {effective:,}."
+        )
+        return _unasked("timing", most, "at most", why)
+    as_good = round(found.p_value * (1 + draws)) - 1
     said = (
-        f"The same positions at {len(found.sharpes):,} other times did as well {as_good:,} times: "
+        f"The same positions at {draws:,} other times did as well {as_good:,} times: "
         f"p {found.p_value:.3f}, and {value:.3f} as the best of {effective:,}."
     )
     return _at_most("timing", value, most, said)
 
 
-def out_of_sample(found: WalkForward | str, least: float | None, chosen: bool) -> Verdict:
+def out_of_sample(found: WalkForward | str, least: float | None, proposed: bool) -> Verdict:
+    """For a sweep: what choosing on the past earned on what followed."""
+    said = "Chosen anew on the past and traded on what followed"
+    if proposed:
+        said += " (among rows that a search proposed which had seen all of it)"
+    return _on_windows("out of sample", said, found, least)
+
+
+def part_by_part(found: WalkForward | str, least: float | None, siblings: int) -> Verdict:
+    """For a lone run, of which nothing is held out: whether it earned in most of its window."""
+    said = "Nothing is held out of a lone run; part by part"
+    if siblings:
+        said = f"{siblings:,} other combinations of it were tried: judge the sweep. Part by part"
+    return _on_windows("part by part", said, found, least)
+
+
+def _on_windows(check: str, how: str, found: WalkForward | str, least: float | None) -> Verdict:
     if isinstance(found, str):
-        return _unasked("out of sample", least, "at least", found)
+        return _unasked(check, least, "at least", found)
     if math.isnan(found.sharpe):
-        said = "It never traded out of sample."
-        return _at_least("out of sample", found.sharpe, least, said)
-    how = "Chosen anew on the past and traded on what followed" if chosen else "Part by part"
+        return _at_least(check, found.sharpe, least, "It never traded in its later windows.")
     gained = int((found.folds["test_return"] > 0).sum())
     said = (
         f"{how}, in {len(found.folds)} windows, {gained} of which gained: Sharpe ratio "
         f"{found.sharpe:.2f} a year."
     )
-    return _at_least("out of sample", found.sharpe, least, said)
+    return _at_least(check, found.sharpe, least, said)
 
 
 def plateau(found: Plateau | None, least: float | None) -> Verdict:
     if found is None or not len(found.neighbours):
         why = "A lone run has no neighbours." if found is None else "It has no neighbours."
         return Verdict(check="plateau", passed=None, value=None, demanded="", said=why)
+    if not found.value > 0:
+        said = "Its Sharpe ratio is not above zero, so that there is no plateau to stand on."
+        return _at_least("plateau", found.score, least, said)
     said = (
         f"The median of its {len(found.neighbours)} neighbours has {found.score:.0%} of its Sharpe "
         f"ratio, and {found.positive:.0%} of them are above zero."
@@ -131,7 +172,9 @@ def plateau(found: Plateau | None, least: float | None) -> Verdict:
 
 def costs(breakeven: float, least: float | None) -> Verdict:
     if math.isnan(breakeven):
-        said = "It pays neither fee nor slippage, or never traded, so that there is no cost to multiply."
+        said = (
+            "There is no cost to multiply: it never traded, or its account has none; give it some."
+        )
     elif math.isinf(breakeven):
         said = "It makes money at every cost that was tried."
     elif breakeven <= 0:
@@ -144,15 +187,14 @@ def costs(breakeven: float, least: float | None) -> Verdict:
 def delay(share: float, least: float | None) -> Verdict:
     said = f"Acting one bar later leaves {share:.0%} of its Sharpe ratio."
     if math.isnan(share):
-        said = "Its Sharpe ratio is not above zero, so a delay has nothing to take from it."
+        said = "Its Sharpe ratio is not above zero, or it never traded when acting one bar later."
     return _at_least("delay", share, least, said)
 
 
 def starts(share: float, dates: int, least: float | None) -> Verdict:
-    said = (
-        f"Begun at {dates} dates, from its start to the middle of its window, it makes money from "
-        f"{share:.0%} of them."
-    )
+    said = f"Begun at {dates} later dates it makes money from {share:.0%} of them."
+    if math.isnan(share):
+        said = "It cannot be begun later: too few bars follow its warm-up."
     return _at_least("start", share, least, said)
 
 
@@ -182,13 +224,13 @@ def superiority(found: Superiority | str, most: float | None) -> Verdict:
 
 def market(held: Benchmark, line: AlphaBeta | str) -> Verdict:
     if math.isnan(held.excess_sharpe):
-        said = "Its equity does not move, so that there is nothing to compare with the market."
+        said = "Its equity or its market does not move: there is nothing to compare."
         return _at_least("market", held.excess_sharpe, None, said)
     said = (
         f"Holding its symbols has a Sharpe ratio of {held.full.sharpe:.2f}; the run's is "
         f"{abs(held.excess_sharpe):.2f} {'above' if held.excess_sharpe >= 0 else 'below'} that."
     )
-    if not isinstance(line, str):
+    if not isinstance(line, str) and math.isfinite(line.alpha_t):
         said += (
             f" Against the market: beta {line.beta:.2f}, alpha {line.alpha:+.1%} a year "
             f"(t {line.alpha_t:.1f})."

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -20,7 +21,7 @@ import pandas as pd
 
 from research.backtesting import Backtest
 from research.candles import Floats, iso
-from research.errors import InputError
+from research.errors import InputError, ParameterError
 from research.evidence import checks
 from research.evidence.benchmarks import AlphaBeta, Benchmark, alpha_beta, buy_and_hold
 from research.evidence.bootstrap import TradeDraws, intervals, trade_monte_carlo
@@ -43,6 +44,7 @@ from research.evidence.sensitivity import (
 from research.evidence.superiority import Superiority, superior_ability
 from research.evidence.verdicts import Judgement, TrialsHead, Verdict
 from research.evidence.walk_forward import WalkForward, out_of_sample, walk_forward
+from research.metrics import METRICS
 from research.params import Thresholds
 from research.search import Sweep
 from research.settings import load_settings
@@ -56,7 +58,9 @@ if TYPE_CHECKING:
 __all__ = ["Evidence", "judge"]
 
 DRAWS: Final = 999
+MOST_DRAWS: Final = 20_000
 FOLDS: Final = 6
+FEWEST_FOLDS: Final = 3
 Found = TypeVar("Found")
 
 
@@ -73,19 +77,19 @@ def judge(
     ``thresholds`` are those of params/promotion.yaml, ``trials`` what the project's ledger holds of
     its market, unless given. ``seed`` decides everything that is drawn.
 
-    Raises InputError for what is neither, ParameterError for a metric that no row has, and what
-    the ledger of trials raises where it cannot be read. Needs the extra ``evidence``.
+    Raises InputError for what is neither and where the extra ``evidence`` is not installed,
+    ParameterError for a metric that there is not or that no row has, and what the ledger of trials
+    raises where it cannot be read.
     """
-    if not isinstance(what, Backtest | Sweep):
-        raise InputError(
-            field="what", value=what, expected="what backtest(...) or sweep(...) returned"
-        )
+    _require_askable(what, metric, seed)
+    _require_extra()
     asked = load_settings().promotion if thresholds is None else thresholds
     sweep = what if isinstance(what, Sweep) else None
     run = what if isinstance(what, Backtest) else what.run(what.best(metric))
     daily = run.daily_returns.to_numpy()
     matrix = daily[np.newaxis] if sweep is None else daily_matrix(sweep).matrix
     known, head = _trials_of(run) if trials is None else (trials, None)
+    luck = _luck(daily, matrix, known)
     return Evidence(
         run=run,
         sweep=sweep,
@@ -94,24 +98,63 @@ def judge(
         seed=seed,
         head=head,
         matrix=matrix,
-        luck=_luck(daily, matrix, known),
-        look_ahead=find_lookahead(
-            run.strategy, run.candles, points=asked.look_ahead_points, seed=seed
-        ),
-        timing=_or_reason(lambda: random_entries(run, draws=DRAWS, seed=seed)),
-        walk=_or_reason(
-            lambda: (
-                out_of_sample(run, FOLDS)
-                if sweep is None
-                else walk_forward(sweep, folds=FOLDS, metric=metric)
-            )
-        ),
+        siblings=_siblings(run, known),
+        luck=luck,
+        look_ahead=_looked_ahead(run, asked, seed),
+        timing=_timed(run, luck, asked, seed),
+        walk=_walked(what, metric),
         neighbours=None if sweep is None else plateau(sweep, run.strategy),
         costs=cost_sensitivity(run),
         breakeven=breakeven_factor(run),
         delays=delay_sensitivity(run),
         starts=start_sensitivity(run),
     )
+
+
+def _require_askable(what: object, metric: str, seed: object) -> None:
+    if not isinstance(what, Backtest | Sweep):
+        raise InputError(
+            field="what", value=what, expected="what backtest(...) or sweep(...) returned"
+        )
+    if metric not in METRICS:
+        raise ParameterError(field="metric", value=metric, expected=f"one of {', '.join(METRICS)}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ParameterError(field="seed", value=seed, expected="a whole number from 0 on")
+
+
+def _require_extra() -> None:
+    missing = [name for name in ("arch", "scipy", "skfolio") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"{', '.join(missing)} cannot be imported",
+            field="judge",
+            remedy="They come with the extra evidence: make install.",
+        )
+
+
+def _looked_ahead(run: Backtest, asked: Thresholds, seed: int) -> LookAhead | str:
+    points = asked.look_ahead_points
+    return _or_reason(lambda: find_lookahead(run.strategy, run.candles, points=points, seed=seed))
+
+
+def _timed(run: Backtest, luck: Luck, asked: Thresholds, seed: int) -> RandomEntries | str:
+    """As many draws as it takes to come well below the threshold after all the tries."""
+    bound = asked.max_random_entry_p or 1.0
+    draws = min(MOST_DRAWS, max(DRAWS, math.ceil(3 * luck.effective / bound) - 1))
+    return _or_reason(lambda: random_entries(run, draws=draws, seed=seed))
+
+
+def _walked(what: Backtest | Sweep, metric: str) -> WalkForward | str:
+    """Walk-forward in as many windows as the record has room for, from six down to three."""
+    reason = ""
+    for folds in range(FOLDS, FEWEST_FOLDS - 1, -1):
+        try:
+            if isinstance(what, Backtest):
+                return out_of_sample(what, folds)
+            return walk_forward(what, folds=folds, metric=metric)
+        except InputError as err:
+            reason = str(err)
+    return f"It cannot be said: {reason}"
 
 
 def _or_reason(find: Callable[[], Found]) -> Found | str:
@@ -127,8 +170,9 @@ class Evidence:
     """What there is to say of ``run``: ``verdicts``, one a check, and the figures behind them.
 
     ``sweep`` is what it was chosen from, or None; ``matrix`` the daily returns of all rows, rows x
-    days. ``walk`` and ``timing`` are a text where the record is too short for them. What only
-    informs is computed when it is first asked for: ``overfitting``, ``superiority``,
+    days; ``siblings`` how many other combinations of its strategy the ledger holds for its market.
+    ``look_ahead``, ``walk`` and ``timing`` are a text where the record is too short for them. What
+    only informs is computed when it is first asked for: ``overfitting``, ``superiority``,
     ``cross_validation``, ``intervals``, ``holding``, ``market``, ``other_markets``,
     ``other_trades``. It prints itself.
     """
@@ -140,8 +184,9 @@ class Evidence:
     seed: int
     head: TrialsHead | None
     matrix: Floats
+    siblings: int
     luck: Luck
-    look_ahead: LookAhead
+    look_ahead: LookAhead | str
     timing: RandomEntries | str
     walk: WalkForward | str
     neighbours: Plateau | None
@@ -160,17 +205,42 @@ class Evidence:
             checks.halt(run.halted_at, asked.allow_halted),
             checks.luck(self.luck, asked.min_deflated_sharpe),
             checks.timing(self.timing, self.luck.effective, asked.max_random_entry_p),
-            checks.out_of_sample(
-                self.walk, asked.min_walk_forward_sharpe, chosen=self.sweep is not None
-            ),
+            self._unseen(),
             checks.plateau(self.neighbours, asked.min_plateau),
             checks.costs(self.breakeven, asked.min_breakeven_cost),
             checks.delay(self.delayed_share, asked.min_delayed_share),
-            checks.starts(self.start_share, len(self.starts), asked.min_start_share),
+            checks.starts(self.start_share, len(self.starts) - 1, asked.min_start_share),
             checks.overfitting(self.overfitting, asked.max_overfitting),
             checks.superiority(self.superiority, asked.max_spa_p),
             checks.market(self.holding, self.market),
         )
+
+    def _unseen(self) -> Verdict:
+        least = self.thresholds.min_walk_forward_sharpe
+        if self.sweep is None:
+            return checks.part_by_part(self.walk, least, self.siblings)
+        return checks.out_of_sample(self.walk, least, proposed=self.sweep.proposed)
+
+    def as_of_now(self, thresholds: Thresholds) -> Evidence:
+        """The same evidence by these thresholds and by what the project's ledger holds now.
+
+        A handed-over count of trials, softer thresholds and tries that came later do not outlive
+        it. Raises what the ledger of trials raises.
+        """
+        known, head = _trials_of(self.run)
+        luck = _luck(self.run.daily_returns.to_numpy(), self.matrix, known)
+        again = replace(
+            self,
+            thresholds=thresholds,
+            head=head,
+            luck=luck,
+            siblings=_siblings(self.run, known),
+        )
+        if luck.effective > self.luck.effective:
+            again = replace(again, timing=_timed(self.run, luck, thresholds, self.seed))
+        if thresholds.look_ahead_points > self.thresholds.look_ahead_points:
+            again = replace(again, look_ahead=_looked_ahead(self.run, thresholds, self.seed))
+        return again
 
     @property
     def passed(self) -> bool:
@@ -185,8 +255,9 @@ class Evidence:
 
     @property
     def start_share(self) -> float:
-        """The share of later start dates from which it makes money."""
-        return share_positive(self.starts)
+        """The share of later start dates from which it makes money; NaN without one."""
+        later = self.starts.iloc[1:]
+        return share_positive(later) if len(later) else math.nan
 
     @cached_property
     def overfitting(self) -> Overfitting | str | None:
@@ -246,12 +317,12 @@ class Evidence:
         """What an artefact keeps of it."""
         closes = self.run.tape.close_time
         first = last = ""
-        if isinstance(self.walk, WalkForward):
+        if self.sweep is not None and isinstance(self.walk, WalkForward):
             folds = self.walk.folds
             first = f"{folds['test_start'].iloc[0]:%Y-%m-%dT%H:%MZ}"
             last = f"{folds['test_end'].iloc[-1]:%Y-%m-%dT%H:%MZ}"
         return Judgement(
-            digest=self.run.digest(),
+            digest=self.run.digest(named=False),
             trials=self.luck.tries,
             effective_trials=self.luck.effective,
             head=self.head,
@@ -322,22 +393,28 @@ def _title(found: Evidence) -> str:
 def _luck(daily: Floats, matrix: Floats, known: Trials) -> Luck:
     """The luck in ``daily``: what the ledger holds counts, and the rows at hand at the least."""
     found = known.effective()
-    own = 0 if known.raw >= len(matrix) else _different(matrix)
     return luck_of(
         daily,
         tries=max(known.raw, len(matrix)),
-        effective=max(found.number, own, 1),
+        effective=max(found.number, _different(matrix), 1),
         spread=found.variance,
     )
 
 
 def _different(matrix: Floats) -> int:
-    """How many different things the rows are, for a ledger that does not hold them all."""
+    """How many different things the rows are, whether or not the ledger holds them."""
     rows = np.ascontiguousarray(matrix, np.float32)
     digests = [
         np.frombuffer(hashlib.blake2b(row, digest_size=16).digest(), np.uint8) for row in rows
     ]
     return int(clusters_of(rows, np.array(digests), SAME_THING).max(initial=-1)) + 1
+
+
+def _siblings(run: Backtest, known: Trials) -> int:
+    """How many other combinations of the run's strategy were tried on its very market."""
+    rows = known.rows
+    same = (rows["strategy"] == run.strategy.name) & (rows["symbols"] == " ".join(run.symbols))
+    return max(0, int(same.sum()) - 1)
 
 
 def _trials_of(run: Backtest) -> tuple[Trials, TrialsHead]:

@@ -26,13 +26,13 @@ __all__ = ["Luck", "luck_of"]
 
 @dataclass(frozen=True)
 class Luck:
-    """Ratios a year, from daily returns; probabilities from 0 to 1; NaN where nothing varies.
+    """Ratios a year, from daily returns; confidences from 0 to 1; NaN where nothing varies.
 
     ``sharpe`` is the run's, ``best_by_luck`` what the best of ``effective`` tries shows without an
-    edge, ``probability`` (the deflated Sharpe ratio) that the true ratio is above that,
-    ``above_zero`` (the probabilistic one) that it is above zero. ``by_spread`` is the deflated
-    ratio where the variance is that across tries; NaN for a single one. ``days_needed`` is the
-    shortest record that could say with 95 % that it is above ``best_by_luck``.
+    edge, ``probability`` (the deflated Sharpe ratio) the confidence that the true one is above
+    that, ``above_zero`` (the probabilistic one) that it is above zero. ``by_spread`` is the
+    deflated ratio where the variance is that across tries; NaN for a single one. ``days_needed`` is
+    the shortest record that could say with 95 % that it is above ``best_by_luck``.
     """
 
     sharpe: float

@@ -130,17 +130,21 @@ def _later(column: Floats, bars: int) -> Floats:
 
 
 def start_sensitivity(run: Backtest, starts: int = 12) -> pd.DataFrame:
-    """The run begun later: at ``starts`` bars spread evenly over the first half of its window.
+    """The run as it is and begun later: at ``starts`` bars up to the middle of its window.
 
-    Each starts flat, with the initial cash, and ends where the run does. The frame is indexed by
-    the close (UTC) at which trading begins, the run's own first; a short run has fewer bars to
-    begin at. Moves of the kill switch by people before a start are not made again. Raises
-    InputError for less than one start.
+    They are spread evenly from the first bar on at which there is a target, so that what only cuts
+    the warm-up is no other start. Each begins flat, with the initial cash, and ends where the run
+    does. The frame is indexed by the close (UTC) at which trading begins, the run's own first; a
+    short run has fewer bars to begin at. Moves of the kill switch by people before a start are not
+    made again. Raises InputError for less than one start.
     """
     if isinstance(starts, bool) or not isinstance(starts, (int, np.integer)) or starts < 1:
         raise InputError(field="starts", value=starts, expected="a whole number from 1 on")
-    half = len(run.tape.close_time) // 2
-    places = np.unique(np.linspace(0, half, int(starts)).astype(np.int64))
+    bars = len(run.tape.close_time)
+    ready = np.flatnonzero(~np.isnan(run.tape.target).all(axis=1))
+    begin = int(ready[0]) if len(ready) else bars
+    spread = np.linspace(begin, begin + (bars - begin) // 2, int(starts) + 1)[1:].astype(np.int64)
+    places = np.unique([0, *spread[spread < bars]])
     rows = [again(run, first=int(first)) for first in places]
     return _frame(rows, run.close_time[places].rename("trade_from"))
 

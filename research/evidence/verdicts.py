@@ -42,6 +42,10 @@ class TrialsHead(Frozen):
 class Judgement(Frozen):
     """What was found of one run.
 
+    ``in_sample`` and ``out_of_sample`` are the windows of walk-forward: the second is what choosing
+    was tested on, and empty for a lone run; the promoted parameters were chosen over all of it. A
+    figure that is undefined, or infinite, is None.
+
     ``trials`` is how many things had been tried on this market, ``effective_trials`` how many
     different things those were; ``digest`` is that of the run's orders and fills; windows are UTC.
     ``head`` is where the ledger of trials ended then; None for trials that were handed over.

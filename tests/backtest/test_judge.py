@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+import research.evidence.judge as judge_module
+from research import backtesting
 from research.account import Account, Limits
 from research.artefact import load_artefact
 from research.backtesting import backtest
@@ -25,13 +27,22 @@ from research.params import Thresholds
 from research.promotion import promote
 from research.search import Sweep, sweep
 from research.strategies.sma_crossover import SmaCrossover
+from research.strategy import compute_targets
+from research.tpe import optimise
+from research.trial_ledger import tried
 from research.trials import Trials, trials_of
 
 BARS = 15_000
 NOW = utc_ms("2025-01-01")
-GRID = {"fast": (20, 40, 80), "slow": (200, 300, 400)}
-ASKED = Thresholds(look_ahead_points=100, min_trades=10)
+GRID = {"fast": (10, 20, 30), "slow": (80, 100, 120)}
+ASKED = Thresholds(look_ahead_points=100)
 NOTHING_TRIED = trials_of([])
+
+
+@pytest.fixture(autouse=True)
+def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger of trials that holds nothing of other tests."""
+    monkeypatch.setenv("CANDLEBOOK_TRIALS", str(tmp_path / "ledger" / "trials.db"))
 
 
 def swept(trend: float, seed: int = 1) -> Sweep:
@@ -109,7 +120,8 @@ def test_a_lone_backtest_is_judged_without_neighbours(edge: Evidence) -> None:
     assert found.luck.tries == found.luck.effective == 1
     for check in ("plateau", "overfitting"):
         assert verdict(found, check).passed is None
-    assert verdict(found, "out of sample").passed
+    assert verdict(found, "part by part").passed
+    assert found.judgement.out_of_sample == ""
     assert found.cross_validation is None
     assert found.passed
 
@@ -131,10 +143,10 @@ def test_judging_is_not_counted_itself() -> None:
 
 
 def test_a_record_too_short_fails_and_says_why() -> None:
-    candles = candles_of(Market("short"), 3, 200)
+    candles = candles_of(Market("short"), 3, 120)
     account = Account(limits=Limits())
     found = judge(backtest(SmaCrossover(5, 20), candles, account), thresholds=ASKED)
-    out = verdict(found, "out of sample")
+    out = verdict(found, "part by part")
     assert out.passed is False
     assert out.value is None
     assert "too few" in out.said
@@ -145,7 +157,7 @@ def test_a_record_too_short_fails_and_says_why() -> None:
     ("threshold", "check"),
     [
         ({"min_deflated_sharpe": 1.0}, "luck"),
-        ({"max_random_entry_p": 0.0}, "timing"),
+        ({"max_random_entry_p": 0.01}, "timing"),
         ({"min_walk_forward_sharpe": 99.0}, "out of sample"),
         ({"min_trades": 100_000}, "trades"),
         ({"min_plateau": 1.0}, "plateau"),
@@ -158,7 +170,7 @@ def test_a_record_too_short_fails_and_says_why() -> None:
 def test_each_threshold_decides_its_check_and_null_takes_it_out(
     edge: Evidence, noise: Evidence, threshold: dict[str, float], check: str
 ) -> None:
-    found = noise if check in ("costs", "overfitting", "superiority") else edge
+    found = noise if check in ("costs", "overfitting", "superiority", "timing") else edge
     strict = replace(found, thresholds=ASKED.model_copy(update=threshold))
     assert verdict(strict, check).passed is False
     (name,) = threshold
@@ -195,12 +207,128 @@ def test_a_metric_that_there_is_not_is_refused(noise: Evidence) -> None:
         judge(noise.sweep, metric="luck", thresholds=ASKED)
 
 
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [({"seed": -1}, "seed"), ({"seed": 1.5}, "seed"), ({"metric": "junk"}, "metric")],
+)
+def test_what_cannot_be_asked_is_refused_by_its_name(
+    noise: Evidence, given: dict[str, object], field: str
+) -> None:
+    with pytest.raises(ParameterError, match=f"^{field}: "):
+        judge(noise.run, thresholds=ASKED, **given)  # type: ignore[arg-type]
+
+
+def test_a_run_shorter_than_its_warm_up_fails_in_words() -> None:
+    candles = candles_of(Market("short"), 1, 60)
+    found = judge(backtest(SmaCrossover(5, 100), candles, Account(limits=Limits())))
+    assert not found.passed
+    assert "nan" not in repr(found)
+    assert verdict(found, "look-ahead").passed is False
+    assert verdict(found, "start").passed is False
+    assert found.judgement.statistics["start_share"] is None
+
+
+def test_with_many_tries_as_many_times_are_drawn_as_it_takes(edge: Evidence) -> None:
+    """999 draws could never come below 0.05 after 60 tries: 1 - 0.999^60 is 0.058."""
+    many = replace(edge.luck, effective=60)
+    drawn = judge_module._timed(edge.run, many, ASKED, 0)
+    assert not isinstance(drawn, str)
+    assert len(drawn.sharpes) >= 3 * 60 / 0.05 - 1
+    assert checks.timing(drawn, 60, 0.05).passed
+
+
+def test_too_few_other_times_for_so_many_tries_cannot_be_said(edge: Evidence) -> None:
+    assert not isinstance(edge.timing, str)
+    few = replace(edge.timing, sharpes=edge.timing.sharpes[:100], p_value=1 / 101)
+    said = checks.timing(few, 10, 0.05)
+    assert said.passed is False
+    assert "It cannot be said" in said.said
+    assert "0.095 as the best of 10" in said.said
+    assert checks.timing(few, 5, 0.05).passed
+
+
+def test_a_lone_run_whose_like_was_swept_is_told_to_judge_the_sweep() -> None:
+    found = swept(trend=14.0)
+    alone = judge(found.run(), thresholds=ASKED)
+    assert alone.siblings == len(found) - 1
+    assert "judge the sweep" in verdict(alone, "part by part").said
+    assert "judge the sweep" not in repr(judge(found, thresholds=ASKED))
+
+
+def test_rows_that_a_search_proposed_are_said_to_have_been() -> None:
+    candles = candles_of(Market("a test", trend=14.0), 1, BARS)
+    account = Account(limits=Limits())
+    found = optimise(SmaCrossover, candles, account, trials=6, seed=1, progress=False, **GRID)
+    assert "had seen all of it" in verdict(judged(found), "out of sample").said
+
+
+def test_a_changed_constant_is_another_trial_though_no_parameter_shows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    candles = candles_of(Market("a test", trend=5.0), 2, 3_000)
+    run = backtest(SmaCrossover(10, 40), candles, Account(limits=Limits()))
+    assert tried("BTCUSDT", "1h").raw == 1
+    backtest(SmaCrossover(10, 40), candles, Account(limits=Limits()))
+    assert tried("BTCUSDT", "1h").raw == 1
+    before = SmaCrossover.target
+    monkeypatch.setattr(
+        backtesting, "compute_targets", lambda _, on: compute_targets(SmaCrossover(12, 40), on)
+    )
+    changed = backtest(SmaCrossover(10, 40), candles, Account(limits=Limits()))
+    assert SmaCrossover.target is before
+    assert changed.metrics != run.metrics
+    assert tried("BTCUSDT", "1h").raw == 2
+
+
 # Promotion
+
+
+def test_softer_thresholds_and_a_handed_over_count_do_not_outlive_the_judging(
+    noise: Evidence, tmp_path: Path
+) -> None:
+    soft = {
+        "min_deflated_sharpe": None,
+        "max_random_entry_p": None,
+        "min_walk_forward_sharpe": None,
+        "min_plateau": None,
+        "min_breakeven_cost": None,
+        "min_delayed_share": None,
+        "min_start_share": None,
+    }
+    free = replace(noise, thresholds=Thresholds(look_ahead_points=10, min_trades=1, **soft))
+    assert free.passed
+    with pytest.raises(PromotionRefused, match=r"it fails .*luck"):
+        promote(free, "trend", why="I like it", folder=tmp_path / "promoted")
+
+
+def test_tries_that_came_after_the_judging_count(edge: Evidence, tmp_path: Path) -> None:
+    assert edge.luck.tries == 9
+    other = {"fast": (5, 15, 25), "slow": (200, 300)}
+    candles = edge.run.candles
+    sweep(SmaCrossover, candles, Account(limits=Limits()), progress=False, **other)
+    artefact = promote(edge, "trend", why="a test", override="a test", folder=tmp_path / "promoted")
+    assert artefact.judgement is not None
+    assert artefact.judgement.trials >= 9
+    assert artefact.judgement.head is not None
+    sweep(SmaCrossover, candles, Account(limits=Limits()), progress=False, **GRID)
+    again = promote(edge, "again", why="a test", override="a test", folder=tmp_path / "promoted")
+    assert again.judgement is not None
+    assert again.judgement.trials == 15
+    assert again.judgement.head != artefact.judgement.head
+
+
+@pytest.mark.parametrize("days", [0, -5, "9", 2.5, True, 3651])
+def test_a_life_that_is_none_is_refused(edge: Evidence, tmp_path: Path, days: object) -> None:
+    with pytest.raises(InputError, match="life_days: expected a whole number from 1 to 3650"):
+        promote(edge, "trend", why="a test", folder=tmp_path, life_days=days)  # type: ignore[arg-type]
 
 
 def test_what_passes_is_promoted_with_its_judgement(edge: Evidence, tmp_path: Path) -> None:
     artefact = promote(edge, "trend", why="it passes", folder=tmp_path, now=NOW)
-    assert artefact.judgement == edge.judgement
+    assert artefact.judgement is not None
+    assert artefact.judgement.verdicts[1:] == edge.judgement.verdicts[1:]
+    assert "at 1,000 points" in artefact.judgement.verdicts[0].said
+    assert artefact.judgement.digest == artefact.digests["orders"]
     assert artefact.override is None
     assert artefact.rows_tried == 9
     assert load_artefact("trend", tmp_path) == artefact
@@ -218,7 +346,7 @@ def test_what_fails_is_refused_with_every_reason_and_nothing_is_written(
             assert one.said in str(caught.value)
     assert "--override" in str(caught.value)
     assert caught.value.exit_code == 5
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.yaml"))
 
 
 def test_a_person_may_override_and_it_is_kept_and_shown(noise: Evidence, tmp_path: Path) -> None:

@@ -78,6 +78,12 @@ def test_a_ledger_that_was_begun_anew_is_found_by_what_was_judged_by_it(
     document("backtest", "sma_trend", "--param", "fast=7")
     document("promote", "luck", *RUN, "--override", "a test")
     assert document("trials", "--check")["artefacts"] == ["luck"]
+    file = home / "params/promoted/trend.yaml"
+    whole = file.read_text()
+    file.write_text(whole.replace("why: a test", "why: another"))
+    assert document("trials", "--check")["unread"] == ["trend"]
+    assert "Not asked, since their files were changed: trend." in shown("trials", "--check")
+    file.write_text(whole)
     for file in tmp_path.glob("own.db*"):
         file.unlink()
     document("backtest", "sma_trend")
