@@ -13,6 +13,7 @@ bounded by ``MOST_LEADERS`` squared, whatever the number of rows.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from research.candles import Floats, Ints
+from research.errors import InputError
 
 __all__ = ["LEAST_COMMON", "Matrix", "clusters_of", "row_keys", "sharpe_of_clusters"]
 
@@ -71,7 +73,7 @@ def sharpe_of_clusters(returns: Matrix, labels: Ints, step_days: int) -> Floats:
     The aggregate weighs its members by one over the variance of their returns (Lopez de Prado,
     Lewis, 2019, section 4.2), in each period those that were there. Periods of ``step_days`` days.
     """
-    from scipy import sparse
+    sparse = _scipy("sparse")
 
     rows = np.flatnonzero(labels >= 0)
     if not len(rows):
@@ -92,6 +94,18 @@ def sharpe_of_clusters(returns: Matrix, labels: Ints, step_days: int) -> Floats:
         spread = np.sqrt(np.nansum((whole - mean[:, None]) ** 2, axis=1) / (count - 1))
         sharpe = mean / spread * np.sqrt(DAYS_A_YEAR / step_days)
     return np.where(np.isfinite(sharpe), sharpe, np.nan)
+
+
+def _scipy(name: str) -> Any:
+    """A module of scipy. Raises InputError where it is not installed."""
+    try:
+        return importlib.import_module(f"scipy.{name}")
+    except ImportError as err:
+        raise InputError(
+            f"scipy cannot be imported: {err}",
+            field="trials",
+            remedy="It comes with the extra evidence: make install.",
+        ) from err
 
 
 def row_keys(rows: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
@@ -185,8 +199,7 @@ def _led(units: Matrix, most: int, least: float) -> tuple[Ints, Ints]:
 
 def _linked(returns: Matrix, leads: list[_Group], correlation: float) -> Ints:
     """The cluster of each leader, from 1 on."""
-    from scipy.cluster.hierarchy import fcluster, linkage
-    from scipy.spatial.distance import squareform
+    hierarchy, spatial = _scipy("cluster.hierarchy"), _scipy("spatial.distance")
 
     ends = np.cumsum([len(one.rows) for one in leads])
     if ends[-1] == 1:
@@ -205,8 +218,8 @@ def _linked(returns: Matrix, leads: list[_Group], correlation: float) -> Ints:
             alike[there, here] = alike[here, there].T
     distance = np.clip(1.0 - alike.astype(np.float64), 0.0, 2.0)
     np.fill_diagonal(distance, 0.0)
-    tree = linkage(squareform(distance, checks=False), "average")
-    return np.asarray(fcluster(tree, 1.0 - correlation + 1e-9, "distance"), np.int64)
+    tree = hierarchy.linkage(spatial.squareform(distance, checks=False), "average")
+    return np.asarray(hierarchy.fcluster(tree, 1.0 - correlation + 1e-9, "distance"), np.int64)
 
 
 def _place_the_rest(

@@ -29,6 +29,7 @@ from research.backtesting import Backtest
 from research.candles import COLUMNS, DAY, Candles, CandleSet, Floats, Ints
 from research.combinations import require_whole
 from research.errors import InputError, ParameterError
+from research.evidence.bootstrap import arch_bootstrap
 from research.evidence.reruns import course_again
 from research.indicators import Bank
 from research.metrics import Metrics
@@ -130,16 +131,17 @@ def mean_block(run: Backtest) -> float:
     D. N. Politis, H. White, Econometric Reviews 23 (2004), as corrected by A. Patton, D. N. Politis
     and H. White, ibid. 28 (2009), of the market's bar returns and of their squares, whichever is
     longer: returns hardly depend on each other, but their size does. At least one bar, at most a
-    third of those there are. ``arch`` computes it. Raises InputError: too few shared bars.
+    third of those there are. Raises InputError for too few shared bars, and where ``arch``, which
+    computes it, is not installed.
     """
-    from arch.bootstrap import optimal_block_length
 
     pool = _pool(run)
     moves = np.mean([_moves(run, s, pool)["close"] for s in range(len(run.candles))], axis=0)
     if np.ptp(moves) == 0.0:  # nothing that could depend on anything
         return 1.0
     lengths = [
-        float(optimal_block_length(one)["stationary"].iloc[0]) for one in (moves, moves * moves)
+        float(arch_bootstrap().optimal_block_length(one)["stationary"].iloc[0])
+        for one in (moves, moves * moves)
     ]
     return float(np.clip(np.nanmax([1.0, *lengths]), 1.0, len(pool) / 3.0))
 

@@ -218,6 +218,15 @@ def test_what_cannot_be_asked_is_refused_by_its_name(
         judge(noise.run, thresholds=ASKED, **given)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("lacking", ["arch", "scipy", "skfolio"])
+def test_without_the_extra_it_says_what_is_missing(
+    edge: Evidence, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    monkeypatch.setattr(judge_module, "find_spec", lambda name: None if name == lacking else name)
+    with pytest.raises(InputError, match=f"judge: {lacking} cannot be imported.*extra evidence"):
+        judge(edge.run, thresholds=ASKED)
+
+
 def test_a_run_shorter_than_its_warm_up_fails_in_words() -> None:
     candles = candles_of(Market("short"), 1, 60)
     found = judge(backtest(SmaCrossover(5, 100), candles, Account(limits=Limits())))
