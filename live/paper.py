@@ -146,8 +146,12 @@ class SlotReport:
         return (
             f"{self.account} ({self.mode}), slot {iso(self.slot)}: {done.bars} bars, "
             f"{done.late_bars} of them late, {done.orders} orders, {done.fills} fills{waiting}\n"
-            f"{self.parity}"
+            f"{self.parity}{self._override()}"
         )
+
+    def _override(self) -> str:
+        """Who promoted it against the evidence; nothing where it passed."""
+        return f"\n{self.artefact.warnings[0]}" if self.artefact.override is not None else ""
 
     def signals(self, bars: int = 1) -> pd.DataFrame:
         """Signals of the last ``bars`` closes, with the gate's answer."""

@@ -84,8 +84,11 @@ def start(settings: Settings) -> None:
     run_slot(NAME, iso(FIRST), "replay", settings)
 
 
-def test_what_nobody_has_changed_starts(project: Settings) -> None:
-    start(project)
+def test_what_nobody_has_changed_starts_and_says_who_overrode_the_evidence(
+    project: Settings,
+) -> None:
+    report = run_slot(NAME, iso(FIRST), "replay", project)
+    assert "without having been judged: a test" in repr(report)
 
 
 # In the file
