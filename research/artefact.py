@@ -183,7 +183,8 @@ def _judged(judgement: Judgement | None) -> str:
     if judgement is None:
         return "no"
     asked = [one for one in judgement.verdicts if one.passed is not None]
-    tries = f"{judgement.trials:,} tries, {judgement.effective_trials:,} of them different"
+    ledger = "" if judgement.head is None else f", by the ledger {judgement.head.ledger}"
+    tries = f"{judgement.trials:,} tries, {judgement.effective_trials:,} of them different{ledger}"
     if judgement.passed:
         return f"passed all {len(asked)} checks, after {tries}"
     return f"failed {', '.join(judgement.failed)}, after {tries}"
@@ -206,6 +207,8 @@ def load_artefact(name: str, folder: Path) -> Artefact:
         )
     try:
         raw = yaml.safe_load(path.read_text("utf-8"))
+        if not isinstance(raw, dict):
+            raise TypeError("it is no mapping of keys to values")
         artefact = Artefact(**raw)
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, CandlebookError) as err:
         raise ArtefactTampered(
@@ -224,7 +227,9 @@ def load_artefact(name: str, folder: Path) -> Artefact:
 def write_artefact(path: Path, artefact: Artefact) -> None:
     """Write the file, whole or not at all."""
     text = yaml.safe_dump(artefact.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_whole(path, f"# Written by `candlebook promote`. Any edit is found and refused.\n{text}")
+    write_whole(
+        path, f"# Written by `candlebook promote`. Any changed value is found and refused.\n{text}"
+    )
 
 
 def artefact_path(folder: Path, name: str) -> Path:

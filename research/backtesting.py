@@ -58,6 +58,7 @@ __all__ = [
     "as_candle_set",
     "backtest",
     "require_bars",
+    "require_instance",
     "require_tradable",
     "rerun",
     "run_tape",
@@ -122,7 +123,8 @@ def account_for(account: object, candles: CandleSet) -> Account:
     return account
 
 
-def _require_instance(strategy: object) -> None:
+def require_instance(strategy: object) -> None:
+    """Raises InputError for what is no strategy with its parameters, such as a class."""
     if isinstance(strategy, Strategy):
         return
     if isinstance(strategy, type) and issubclass(strategy, Strategy):
@@ -186,7 +188,7 @@ def rerun(
 ) -> Backtest:
     """A ``backtest`` that is no new trial: what judges, verifies or audits a run calls this."""
     candles = as_candle_set(candles)
-    _require_instance(strategy)
+    require_instance(strategy)
     require_tradable(candles)
     account = account_for(account, candles)
     start = None if trade_from is None else utc_ms(trade_from)

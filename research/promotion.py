@@ -81,11 +81,11 @@ def promote(
 
     ``what`` is what ``judge`` said, or a backtest or sweep (its best row by Sharpe ratio), which is
     judged first. Either way the thresholds of promotion.yaml decide, and the ledger of trials as it
-    is now. ``override`` is a person's reason to promote it although a check fails; with
-    ``unjudged`` nothing is checked, which needs one. It is kept where it was needed, and shown
-    wherever the artefact is. ``folder`` is the project's ``params/promoted``, ``life_days`` that of
-    promotion.yaml unless given; ``rows_tried`` is how many combinations it was chosen from (a sweep
-    knows).
+    is now. ``override`` is a person's reason to promote it although a check fails, which excuses
+    anything but a look-ahead; with ``unjudged`` nothing is checked, which needs one. It is kept
+    where it was needed, and shown wherever the artefact is. ``folder`` is the project's
+    ``params/promoted``, ``life_days`` that of promotion.yaml unless given; ``rows_tried`` is how
+    many combinations it was chosen from (a sweep knows).
 
     Raises InputError for a bad name, an empty reason, what is neither a backtest nor a sweep, and
     a strategy that does not lie in research/strategies/ or takes names from the package
@@ -160,11 +160,14 @@ def _decision(paper: _Paper, judgement: Judgement | None, override: str | None) 
     failed = () if judgement is None else judgement.failed
     if judgement is not None and not failed:
         return None
+    refusals = () if judgement is None else judgement.refusals
+    if any(one.check == "look-ahead" and one.value for one in refusals):
+        (said,) = (one.said for one in refusals if one.check == "look-ahead")
+        raise PromotionRefused(f"{said} Nobody may override that", field=paper.name)
     if override is None:
-        assert judgement is not None  # noqa: S101 - without a judgement there is an override
-        said = " ".join(one.said for one in judgement.verdicts if one.passed is False)
+        said = "".join(f"\n  {one.check}: {one.said}" for one in refusals)
         raise PromotionRefused(
-            f"it fails {', '.join(failed)}. {said}",
+            f"it fails {', '.join(failed)}{said}\n",
             field=paper.name,
             remedy='A person may promote it all the same: --override "...", override="...".',
         )

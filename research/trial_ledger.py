@@ -29,8 +29,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from research.candles import utc_ms
-from research.errors import CandlebookError, LedgerError
+from research.candles import timeframe_ms, utc_ms
+from research.errors import CandlebookError, InputError, LedgerError
 from research.settings import user_name
 from research.sketch import DIGEST_BYTES
 from research.trials import Batch, Recorded, Trials, trials_of
@@ -137,8 +137,11 @@ class TrialLedger:
         """What was tried on any of these symbols, on this timeframe, over a window that overlaps
         (first and last close, UTC milliseconds), each trial once; None leaves nothing out.
 
-        A verdict on one strategy counts those of all: leave ``strategy`` out.
+        A verdict on one strategy counts those of all: leave ``strategy`` out. Raises what
+        ``timeframe_ms`` raises for a timeframe that there is not.
         """
+        if timeframe is not None:
+            timeframe_ms(timeframe)  # which refuses one that there is not
         wanted = None if symbols is None else set(symbols)
         first, last = window or (0, 2**62)
         chosen = [
@@ -342,11 +345,18 @@ def tried(
     """What was ever tried in this project on these symbols, timeframe and time; None: on any.
 
     ``start`` and ``end`` are UTC times; a trial counts if it traded on a bar that closed between.
-    Raises what ``open_trials`` raises, and LedgerError for a ledger that cannot be read.
+    Raises InputError for what is none of these, what ``open_trials`` raises, and LedgerError for a
+    ledger that cannot be read.
     """
     names = [symbols] if isinstance(symbols, str) else symbols
+    if names is not None and not (
+        isinstance(names, Sequence) and all(isinstance(one, str) for one in names)
+    ):
+        raise InputError(field="symbols", value=symbols, expected="a symbol or several, or None")
     first = 0 if start is None else utc_ms(start)
     last = 2**62 if end is None else utc_ms(end)
+    if first > last:
+        raise InputError(field="end", value=end, expected=f"a time after the start, {start}")
     return open_trials().trials(None, names, timeframe, (first, last))
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from live.cli.evidence import judged
-from live.cli.jobs import Asked, prepare, run_options
+from live.cli.jobs import Asked, Search, prepare, run_options
 from live.cli.options import Project, json_option, me, pass_project, who_option
 from live.cli.output import answer, busy, counted, table
-from live.cli.runs import grid_options
+from live.cli.runs import grid_options, search_options
 from research.errors import ArtefactTampered
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = ["artefacts", "promote", "reproduce", "verify"]
 @run_options
 @click.option("--from-sweep", is_flag=True, help="Promote the best combination of --grid.")
 @grid_options
+@search_options
 @click.option("--why", required=True, help="Why it is promoted, in words.")
 @click.option("--override", metavar="REASON", help="Promote it although checks fail; it is kept.")
 @click.option("--unjudged", is_flag=True, help="Check nothing; needs --override.")
@@ -57,9 +59,10 @@ def promote(project: Project, name: str, as_json: bool, **given: Any) -> None:
     # Before the sweep, which may take minutes.
     words = {"why": why, "override": override, "unjudged": unjudged, "replace": replace}
     require_promotable(name, folder=project.promoted, **words)
+    search = Search(**{spec.name: given.pop(spec.name) for spec in fields(Search)})
     job = prepare(project, Asked(**given))
     require_runnable(job.strategy, job.account, name)
-    found = job.sweep(grid, metric) if grid else None
+    found = job.sweep(grid, metric, search) if grid else None
     with busy("running"):
         run = job.backtest() if found is None else found.run(found.best(metric))
     evidence = None if unjudged else judged(found or run, metric, project.settings.promotion)
@@ -194,7 +197,7 @@ def _verified(project: Project, name: str) -> tuple[Artefact, CandleSet]:
 def artefacts(project: Project, as_json: bool) -> None:
     """List what is promoted.
 
-    The files are unsealed; `candlebook verify NAME` checks one against code and candles.
+    `candlebook verify NAME` checks one against code and candles, which takes longer.
     """
     names = sorted(path.stem for path in project.promoted.glob("*.yaml"))
     documents = [_read(project, name) for name in names]
@@ -209,7 +212,7 @@ def artefacts(project: Project, as_json: bool) -> None:
         (
             *(one["name"], _call(one), " ".join(one.get("symbols", ())), one.get("timeframe")),
             *(_date(one.get("promoted_at")), _date(one.get("expires_at"))),
-            *(_evidence(one), one["state"]),
+            *(_evidence(project, one), one["state"]),
         )
         for one in documents
     ]
@@ -226,14 +229,16 @@ def _read(project: Project, name: str) -> dict[str, Any]:
         return {"name": name, "state": "tampered", "message": str(err)}
 
 
-def _evidence(document: dict[str, Any]) -> str | None:
+def _evidence(project: Project, document: dict[str, Any]) -> str | None:
     """How it came to be promoted, in a word or two."""
     if "judgement" not in document:
         return None
     judgement, override = document["judgement"], document["override"]
-    if override is None:
-        return "passed"
-    return "not judged" if judgement is None else f"overridden: {', '.join(override['failed'])}"
+    if judgement is None:
+        return "not judged"
+    passed = "passed" if override is None else f"overridden: {', '.join(override['failed'])}"
+    ledger = (judgement["head"] or {}).get("ledger")
+    return passed if ledger == project.settings.trials_name else f"{passed} (by {ledger})"
 
 
 def _date(text: str | None) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from live.cli.jobs import Asked, Search, prepare, run_options
+from live.cli.jobs import Asked, Search, document_of, prepare, run_options
 from live.cli.options import Project, json_option, pass_project, writes
 from live.cli.output import answer, busy
 from live.cli.runs import OUT_FILE, grid_options, search_options
@@ -48,7 +48,13 @@ def judge(project: Project, report: Path | None, as_json: bool, **given: Any) ->
         with writes("--report", report):
             said.append(f"\nReport: {evidence.report(report)}")
     judgement = evidence.judgement
-    document = judgement.model_dump(mode="json") | {"failed": judgement.failed, "report": report}
+    document = {
+        "passed": judgement.passed,
+        "failed": judgement.failed,
+        **document_of(evidence.run),
+        **judgement.model_dump(mode="json"),
+        "report": report,
+    }
     answer(as_json, document, *said)
 
 

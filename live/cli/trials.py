@@ -56,8 +56,8 @@ def trials(
 
 
 def _heads(project: Project) -> tuple[dict[str, Head], list[str]]:
-    """Where this ledger ended when each promoted artefact was judged by it, and the names of those
-    whose file cannot be trusted to say."""
+    """Where this ledger ended when each promoted artefact was judged by it, and a word on each that
+    was judged by another, or whose file cannot be trusted to say."""
     from research.errors import ArtefactTampered
     from research.promotion import load_artefact
     from research.trial_ledger import Head
@@ -67,11 +67,13 @@ def _heads(project: Project) -> tuple[dict[str, Head], list[str]]:
         try:
             judgement = load_artefact(path.stem, project.promoted).judgement
         except ArtefactTampered:
-            unread.append(path.stem)
+            unread.append(f"{path.stem} (its file was changed)")
             continue
         head = None if judgement is None else judgement.head
         if head is not None and head.ledger == project.settings.trials_name:
             found[path.stem] = Head(head.number, head.digest)
+        elif head is not None:
+            unread.append(f"{path.stem} (judged by {head.ledger})")
     return found, unread
 
 
@@ -97,7 +99,7 @@ def _check(project: Project, ledger: TrialLedger, as_json: bool) -> None:
     if known:
         said.append(f"It holds all that {', '.join(known)} was judged by.")
     if unread:
-        said.append(f"Not asked, since their files were changed: {', '.join(unread)}.")
+        said.append(f"Not asked: {', '.join(unread)}.")
     answer(as_json, document, *said, f"Head: {head.digest}")
 
 

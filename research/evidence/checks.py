@@ -46,12 +46,14 @@ FEWEST_DAYS: Final = 30
 def look_ahead(found: LookAhead | str) -> Verdict:
     """Signals must not depend on bars after them, nor the warm-up be declared too short."""
     if isinstance(found, str):
-        return Verdict(check="look-ahead", passed=False, value=None, demanded="none", said=found)
+        return Verdict(
+            check="look-ahead", passed=False, value=None, demanded="none allowed", said=found
+        )
     return Verdict(
         check="look-ahead",
         passed=found.is_clean,
         value=float(len(found.faults)),
-        demanded="none",
+        demanded="none allowed",
         said=found.message,
     )
 
@@ -65,7 +67,7 @@ def halt(halted_at: pd.Timestamp | None, allowed: bool) -> Verdict:
     said = "The kill switch never tripped."
     if halted_at is not None:
         said = f"The kill switch tripped at {halted_at:%Y-%m-%dT%H:%MZ}; nothing was bought after."
-    demanded = "" if allowed else "none"
+    demanded = "" if allowed else "none allowed"
     passed = None if allowed else halted_at is None
     value = float(halted_at is not None)
     return Verdict(check="halt", passed=passed, value=value, demanded=demanded, said=said)
@@ -124,6 +126,8 @@ def timing(found: RandomEntries | str, effective: int, most: float | None) -> Ve
         f"The same positions at {draws:,} other times did as well {as_good:,} times: "
         f"p {found.p_value:.3f}, and {value:.3f} as the best of {effective:,}."
     )
+    if found.halted > 0.0:
+        said += f" {found.halted:.0%} of them reached the drawdown limit and stood still after."
     return _at_most("timing", value, most, said)
 
 
@@ -136,11 +140,18 @@ def out_of_sample(found: WalkForward | str, least: float | None, proposed: bool)
 
 
 def part_by_part(found: WalkForward | str, least: float | None, siblings: int) -> Verdict:
-    """For a lone run, of which nothing is held out: whether it earned in most of its window."""
-    said = "Nothing is held out of a lone run; part by part"
+    """For a lone run, of which nothing is held out: what it earned in its later parts.
+
+    It fails where the ledger holds ``siblings``, other combinations of the same strategy: it was
+    chosen among them, which only the sweep can be judged for.
+    """
+    parts = 0 if isinstance(found, str) else len(found.folds)
+    said = f"Nothing is held out of a lone run; the last {parts} of its {parts + 3} parts"
     if siblings:
-        said = f"{siblings:,} other combinations of it were tried: judge the sweep. Part by part"
-    return _on_windows("part by part", said, found, least)
+        said = f"{siblings:,} other combinations of it were tried: judge the sweep. By itself"
+    told = _on_windows("part by part", said, found, least)
+    chosen = siblings > 0 and least is not None
+    return told.model_copy(update={"passed": False}) if chosen else told
 
 
 def _on_windows(check: str, how: str, found: WalkForward | str, least: float | None) -> Verdict:
@@ -164,8 +175,9 @@ def plateau(found: Plateau | None, least: float | None) -> Verdict:
         said = "Its Sharpe ratio is not above zero, so that there is no plateau to stand on."
         return _at_least("plateau", found.score, least, said)
     said = (
-        f"The median of its {len(found.neighbours)} neighbours has {found.score:.0%} of its Sharpe "
-        f"ratio, and {found.positive:.0%} of them are above zero."
+        f"The median Sharpe ratio of its neighbours ({len(found.neighbours)}) is "
+        f"{found.median:.2f} beside its own {found.value:.2f}; {found.positive:.0%} of them are "
+        "above zero."
     )
     return _at_least("plateau", found.score, least, said)
 
@@ -191,8 +203,10 @@ def delay(share: float, least: float | None) -> Verdict:
     return _at_least("delay", share, least, said)
 
 
-def starts(share: float, dates: int, least: float | None) -> Verdict:
+def starts(share: float, dates: int, halted: int, least: float | None) -> Verdict:
     said = f"Begun at {dates} later dates it makes money from {share:.0%} of them."
+    if halted:
+        said += f" {halted} of them reached the drawdown limit and stood still after."
     if math.isnan(share):
         said = "It cannot be begun later: too few bars follow its warm-up."
     return _at_least("start", share, least, said)
@@ -227,8 +241,9 @@ def market(held: Benchmark, line: AlphaBeta | str) -> Verdict:
         said = "Its equity or its market does not move: there is nothing to compare."
         return _at_least("market", held.excess_sharpe, None, said)
     said = (
-        f"Holding its symbols has a Sharpe ratio of {held.full.sharpe:.2f}; the run's is "
-        f"{abs(held.excess_sharpe):.2f} {'above' if held.excess_sharpe >= 0 else 'below'} that."
+        f"Holding its symbols has a Sharpe ratio of {held.full.sharpe:.2f} by bar returns, "
+        f"{abs(held.excess_sharpe):.2f} {'below' if held.excess_sharpe >= 0 else 'above'} that of "
+        "the run."
     )
     if not isinstance(line, str) and math.isfinite(line.alpha_t):
         said += (

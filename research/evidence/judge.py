@@ -82,9 +82,12 @@ def judge(
     raises where it cannot be read.
     """
     _require_askable(what, metric, seed)
+    for field, given, kind in (("thresholds", thresholds, Thresholds), ("trials", trials, Trials)):
+        if given is not None and not isinstance(given, kind):
+            raise InputError(field=field, value=given, expected=f"{kind.__name__}, or None")
     _require_extra()
     asked = load_settings().promotion if thresholds is None else thresholds
-    sweep = what if isinstance(what, Sweep) else None
+    sweep = what if isinstance(what, Sweep) and len(what) > 1 else None
     run = what if isinstance(what, Backtest) else what.run(what.best(metric))
     daily = run.daily_returns.to_numpy()
     matrix = daily[np.newaxis] if sweep is None else daily_matrix(sweep).matrix
@@ -102,7 +105,7 @@ def judge(
         luck=luck,
         look_ahead=_looked_ahead(run, asked, seed),
         timing=_timed(run, luck, asked, seed),
-        walk=_walked(what, metric),
+        walk=_walked(sweep or run, metric),
         neighbours=None if sweep is None else plateau(sweep, run.strategy),
         costs=cost_sensitivity(run),
         breakeven=breakeven_factor(run),
@@ -209,7 +212,12 @@ class Evidence:
             checks.plateau(self.neighbours, asked.min_plateau),
             checks.costs(self.breakeven, asked.min_breakeven_cost),
             checks.delay(self.delayed_share, asked.min_delayed_share),
-            checks.starts(self.start_share, len(self.starts) - 1, asked.min_start_share),
+            checks.starts(
+                self.start_share,
+                len(self.starts) - 1,
+                int(self.starts["halted"].iloc[1:].sum()),
+                asked.min_start_share,
+            ),
             checks.overfitting(self.overfitting, asked.max_overfitting),
             checks.superiority(self.superiority, asked.max_spa_p),
             checks.market(self.holding, self.market),

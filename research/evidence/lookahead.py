@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from research.backtesting import as_candle_set, require_instance
 from research.candles import COLUMNS, Candles, CandleSet, Ints, iso
 from research.errors import InputError, LookAheadFound
 from research.evidence.bare_answers import Difference, anew, answers, first_differences
@@ -123,9 +124,11 @@ def find_lookahead(
     Each point is asked twice: with the history cut off after it, and with other sound candles after
     it. Beside that, copies that remember nothing are asked, and the same once more at the end. Same
     seed, same answer. An exception on a changed history is a fault; one on the candles as they are
-    is raised. Raises InputError for candles that end within the warm-up, or points below 1.
+    is raised. Raises InputError for what is no strategy or candles, for candles that end within the
+    warm-up, or points below 1.
     """
-    given = candles if isinstance(candles, CandleSet) else CandleSet((candles,))
+    require_instance(strategy)
+    given = as_candle_set(candles)
     _require_bars(strategy, given, points)
     clock = given.clock()
     half = len(clock) // 2

@@ -37,8 +37,6 @@ def surface_figure(found: Evidence) -> Chart:
     frame, rest = sweep.frame, near.neighbours
     levels = [str(name) for name in frame.index.names]
     varied = [one for one in levels if frame.index.get_level_values(one).nunique() > 1]
-    if not varied:
-        return in_words("Only one combination was tried: it has no neighbours.")
     chosen = near.chosen.parameters()
     fixed = [one for one in levels if one not in varied[:2]]
     if near.steps and fixed:

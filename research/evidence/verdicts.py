@@ -63,9 +63,14 @@ class Judgement(Frozen):
     statistics: dict[str, float | None]
 
     @property
+    def refusals(self) -> tuple[Verdict, ...]:
+        """The verdicts that refuse it."""
+        return tuple(one for one in self.verdicts if one.passed is False)
+
+    @property
     def failed(self) -> tuple[str, ...]:
         """Names of the checks that refuse it."""
-        return tuple(one.check for one in self.verdicts if one.passed is False)
+        return tuple(one.check for one in self.refusals)
 
     @property
     def passed(self) -> bool:

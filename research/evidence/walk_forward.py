@@ -100,8 +100,16 @@ def walk_forward(
     rolling ones have the same length. ``metric`` chooses as ``Sweep.ranked`` does; where no
     combination has a value for it on a window, the first one is taken. No trial is counted.
 
-    Raises InputError for windows that would be too short, ParameterError as ``Sweep.ranked``.
+    Raises InputError for what is no sweep and for windows that would be too short, ParameterError
+    as ``Sweep.ranked``.
     """
+    if not isinstance(sweep, Sweep):
+        raise InputError(
+            field="sweep",
+            value=sweep,
+            expected="what sweep(...) returned",
+            remedy="out_of_sample(run) looks at the same windows of a lone backtest.",
+        )
     sweep.ranked(metric)
     names = [str(name) for name in sweep.frame.index.names]
     choice = _Choice(sweep.strategies, names, sweep.candles, sweep.account, metric)

@@ -19,6 +19,7 @@ from research.candles import utc_ms
 from research.errors import ArtefactTampered, InputError, ParameterError, PromotionRefused
 from research.evidence import checks
 from research.evidence.judge import Evidence, judge
+from research.evidence.lookahead import LookAhead, LookAheadFault
 from research.evidence.luck import luck_of
 from research.evidence.planted import Market, candles_of
 from research.evidence.sharpe import deflated_sharpe_of
@@ -184,7 +185,7 @@ def test_an_undefined_figure_does_not_pass() -> None:
     for said in (
         checks.delay(math.nan, 0.5),
         checks.costs(math.nan, 2.0),
-        checks.starts(math.nan, 3, 0.5),
+        checks.starts(math.nan, 3, 0, 0.5),
     ):
         assert said.passed is False
         assert said.value is None
@@ -330,6 +331,43 @@ def test_tries_that_came_after_the_judging_count(edge: Evidence, tmp_path: Path)
 def test_a_life_that_is_none_is_refused(edge: Evidence, tmp_path: Path, days: object) -> None:
     with pytest.raises(InputError, match="life_days: expected a whole number from 1 to 3650"):
         promote(edge, "trend", why="a test", folder=tmp_path, life_days=days)  # type: ignore[arg-type]
+
+
+def test_the_row_of_a_sweep_does_not_pass_by_itself(edge: Evidence, tmp_path: Path) -> None:
+    found = swept(trend=14.0)
+    alone = judge(found.run(), thresholds=ASKED)
+    assert alone.judgement.failed == ("part by part",)
+    with pytest.raises(PromotionRefused, match="judge the sweep"):
+        promote(alone, "trend", why="by itself", folder=tmp_path / "promoted")
+
+
+def test_a_look_ahead_cannot_be_overridden(edge: Evidence, tmp_path: Path) -> None:
+    assert isinstance(edge.look_ahead, LookAhead)
+    fault = LookAheadFault("truncated", "BTCUSDT", 7, 0, "target", 1.0, 0.0, 0, "BTCUSDT close")
+    peeking = replace(
+        edge, thresholds=Thresholds(), look_ahead=replace(edge.look_ahead, faults=(fault,))
+    )
+    with pytest.raises(PromotionRefused, match="Nobody may override that"):
+        promote(peeking, "trend", why="a try", override="I like it", folder=tmp_path / "promoted")
+    assert not (tmp_path / "promoted").exists()
+
+
+def test_a_sweep_of_one_row_is_a_lone_run() -> None:
+    candles = candles_of(Market("a test"), 1, 3_000)
+    account = Account(limits=Limits())
+    found = sweep(SmaCrossover, candles, account, progress=False, fast=[10], slow=[40])
+    said = judge(found, thresholds=ASKED)
+    assert said.sweep is None
+    assert verdict(said, "plateau").passed is None
+
+
+@pytest.mark.parametrize("given", [{"thresholds": {"min_trades": 1}}, {"trials": []}])
+def test_thresholds_and_trials_of_a_wrong_kind_are_refused(
+    noise: Evidence, given: dict[str, object]
+) -> None:
+    (field,) = given
+    with pytest.raises(InputError, match=f"^{field}: expected "):
+        judge(noise.run, **given)  # type: ignore[arg-type]
 
 
 def test_what_passes_is_promoted_with_its_judgement(edge: Evidence, tmp_path: Path) -> None:

@@ -81,9 +81,14 @@ def test_a_ledger_that_was_begun_anew_is_found_by_what_was_judged_by_it(
     file = home / "params/promoted/trend.yaml"
     whole = file.read_text()
     file.write_text(whole.replace("why: a test", "why: another"))
-    assert document("trials", "--check")["unread"] == ["trend"]
-    assert "Not asked, since their files were changed: trend." in shown("trials", "--check")
+    assert document("trials", "--check")["unread"] == ["trend (its file was changed)"]
+    assert "Not asked: trend (its file was changed)." in shown("trials", "--check")
     file.write_text(whole)
+    monkeypatch.setenv("CANDLEBOOK_TRIALS", str(tmp_path / "another.db"))
+    document("backtest", "sma_trend")
+    assert document("trials", "--check")["unread"] == [f"luck (judged by {ledger})"]
+    assert f"(by {ledger})" in shown("artefacts")
+    monkeypatch.setenv("CANDLEBOOK_TRIALS", str(ledger))
     for file in tmp_path.glob("own.db*"):
         file.unlink()
     document("backtest", "sma_trend")

@@ -299,11 +299,11 @@ def test_one_parameter_is_a_line_whose_choice_and_neighbours_are_ringed() -> Non
 
 
 def test_a_lone_run_and_a_single_row_say_that_they_stand_on_no_surface(lone: Evidence) -> None:
-    single = judged(searched(market(), fast=(10,), slow=(50,)))
-    for evidence, words in ((lone, "A lone run"), (single, "Only one combination")):
+    single = judged(searched(market(), fast=(10,), slow=(50,)))  # which is a lone run
+    for evidence in (lone, single):
         figure = surface_figure(evidence)
         assert len(figure.data) == 0
-        assert words in figure.layout.annotations[0].text
+        assert "A lone run" in figure.layout.annotations[0].text
 
 
 # --- sensitivity
