@@ -7,7 +7,6 @@ annual, probabilities from 0 to 1, times UTC. The same run, ledger and seed give
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,11 +24,12 @@ from research.errors import InputError, ParameterError
 from research.evidence import checks
 from research.evidence.benchmarks import AlphaBeta, Benchmark, alpha_beta, buy_and_hold
 from research.evidence.bootstrap import TradeDraws, intervals, trade_monte_carlo
+from research.evidence.counted import counted_luck, siblings_of, trials_on
 from research.evidence.cross_validation import CrossValidation, cross_validate, margin_of
 from research.evidence.daily_matrix import daily_matrix
 from research.evidence.figures import figures_of
 from research.evidence.lookahead import LookAhead, find_lookahead
-from research.evidence.luck import Luck, luck_of
+from research.evidence.luck import Luck
 from research.evidence.monte_carlo import CandleMonteCarlo, candle_monte_carlo
 from research.evidence.overfitting import Overfitting, probability_of_overfitting
 from research.evidence.plateau import Plateau, plateau
@@ -48,9 +48,7 @@ from research.metrics import METRICS
 from research.params import Thresholds
 from research.search import Sweep
 from research.settings import load_settings
-from research.trial_clusters import clusters_of
-from research.trial_ledger import open_trials
-from research.trials import SAME_THING, Trials
+from research.trials import Trials
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -91,8 +89,8 @@ def judge(
     run = what if isinstance(what, Backtest) else what.run(what.best(metric))
     daily = run.daily_returns.to_numpy()
     matrix = daily[np.newaxis] if sweep is None else daily_matrix(sweep).matrix
-    known, head = _trials_of(run) if trials is None else (trials, None)
-    luck = _luck(daily, matrix, known)
+    known, head = trials_on(run) if trials is None else (trials, None)
+    luck = counted_luck(daily, matrix, known)
     return Evidence(
         run=run,
         sweep=sweep,
@@ -101,7 +99,7 @@ def judge(
         seed=seed,
         head=head,
         matrix=matrix,
-        siblings=_siblings(run, known),
+        siblings=siblings_of(run, known),
         luck=luck,
         look_ahead=_looked_ahead(run, asked, seed),
         timing=_timed(run, luck, asked, seed),
@@ -235,14 +233,14 @@ class Evidence:
         A handed-over count of trials, softer thresholds and tries that came later do not outlive
         it. Raises what the ledger of trials raises.
         """
-        known, head = _trials_of(self.run)
-        luck = _luck(self.run.daily_returns.to_numpy(), self.matrix, known)
+        known, head = trials_on(self.run)
+        luck = counted_luck(self.run.daily_returns.to_numpy(), self.matrix, known)
         again = replace(
             self,
             thresholds=thresholds,
             head=head,
             luck=luck,
-            siblings=_siblings(self.run, known),
+            siblings=siblings_of(self.run, known),
         )
         if luck.effective > self.luck.effective:
             again = replace(again, timing=_timed(self.run, luck, thresholds, self.seed))
@@ -396,44 +394,6 @@ def _title(found: Evidence) -> str:
     best = "" if found.sweep is None else f", best of {len(found.sweep):,} rows"
     where = f"{', '.join(run.symbols)} {run.candles.timeframe}"
     return f"{run.strategy!r} on {where}, {window}{best}"
-
-
-def _luck(daily: Floats, matrix: Floats, known: Trials) -> Luck:
-    """The luck in ``daily``: what the ledger holds counts, and the rows at hand at the least."""
-    found = known.effective()
-    return luck_of(
-        daily,
-        tries=max(known.raw, len(matrix)),
-        effective=max(found.number, _different(matrix), 1),
-        spread=found.variance,
-    )
-
-
-def _different(matrix: Floats) -> int:
-    """How many different things the rows are, whether or not the ledger holds them."""
-    rows = np.ascontiguousarray(matrix, np.float32)
-    digests = [
-        np.frombuffer(hashlib.blake2b(row, digest_size=16).digest(), np.uint8) for row in rows
-    ]
-    return int(clusters_of(rows, np.array(digests), SAME_THING).max(initial=-1)) + 1
-
-
-def _siblings(run: Backtest, known: Trials) -> int:
-    """How many other combinations of the run's strategy were tried on its very market."""
-    rows = known.rows
-    same = (rows["strategy"] == run.strategy.name) & (rows["symbols"] == " ".join(run.symbols))
-    return max(0, int(same.sum()) - 1)
-
-
-def _trials_of(run: Backtest) -> tuple[Trials, TrialsHead]:
-    """What the project's ledger holds of the run's market (symbols, timeframe, window), and where
-    the ledger ends."""
-    closes = run.tape.close_time
-    window = (int(closes[0]), int(closes[-1]))
-    ledger = open_trials()
-    number, digest = ledger.head()
-    head = TrialsHead(ledger=load_settings().trials_name, number=number, digest=digest)
-    return ledger.trials(None, run.symbols, run.candles.timeframe, window), head
 
 
 def _finite(value: float) -> float | None:
