@@ -24,7 +24,16 @@ from research.engine import INTERPRETED_BARS, KERNEL_MODULES
 from research.risk import Rules, quantity_of
 from research.state import Log, as_arrays
 
-__all__ = ["METRICS", "Metrics", "Tally", "metrics_of", "opening_tally", "tally_bar", "tally_log"]
+__all__ = [
+    "METRICS",
+    "Metrics",
+    "Tally",
+    "finite",
+    "metrics_of",
+    "opening_tally",
+    "tally_bar",
+    "tally_log",
+]
 
 YEAR_DAYS: Final = 365
 EPSILON: Final = sys.float_info.epsilon
@@ -213,6 +222,11 @@ def _profit_factor(profit: float, loss: float) -> float:
     if loss > 0.0:
         return profit / loss
     return math.inf if profit > 0.0 else math.nan
+
+
+def finite(value: float) -> float | None:
+    """A figure as a file keeps it: None where it is undefined or infinite."""
+    return float(value) if math.isfinite(value) else None
 
 
 def tally_log(log: Log, rules: Rules, initial_cash: float) -> Tally:

@@ -9,7 +9,6 @@ changed first; ``reproduce`` runs the promoted backtest again. Times are UTC.
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import platform
 import time
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from research.candles import DAY, CandleSet, iso, utc_ms
 from research.code_hash import code_hashes
 from research.errors import ArtefactExpired, ArtefactTampered, InputError, PromotionRefused
 from research.evidence.verdicts import Judgement, Override
+from research.metrics import finite
 from research.search import Sweep
 from research.settings import load_settings, user_name
 from research.strategy import Strategy, registry
@@ -111,8 +111,11 @@ def promote(
     _require_runnable(run, name)
     judgement = None
     if not unjudged:
-        evidence = what if isinstance(what, Evidence) else judge(what)
-        judgement = evidence.as_of_now(settings.promotion).judgement
+        asked = settings.promotion
+        if isinstance(what, Evidence):
+            judgement = what.as_of_now(asked).judgement
+        else:
+            judgement = judge(what, thresholds=asked).judgement
     paper = _Paper(
         name=name,
         why=why.strip(),
@@ -267,7 +270,7 @@ def _unsealed(
             trade_from=None if starts == first_close else iso(starts),
         ),
         "account": run.account,
-        "metrics": {k: _finite(v) for k, v in run.metrics._asdict().items()},
+        "metrics": {k: finite(v) for k, v in run.metrics._asdict().items()},
         "halted_at": None if run.halted_at is None else iso(utc_ms(run.halted_at)),
         "judgement": judgement,
         "override": override,
@@ -365,14 +368,10 @@ def reproduce(artefact: Artefact, candles: CandleSet) -> Backtest:
     )
     require_same(artefact.name, "orders", artefact.digests.get("orders"), run.digest(named=False))
     for key, value in run.metrics._asdict().items():
-        require_same(artefact.name, f"metrics.{key}", artefact.metrics.get(key), _finite(value))
+        require_same(artefact.name, f"metrics.{key}", artefact.metrics.get(key), finite(value))
     return run
 
 
 def _libraries() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {**versions, "python": ".".join(platform.python_version_tuple()[:2])}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from research.candles import Floats, Ints
 from research.errors import InputError
+from research.metrics import YEAR_DAYS
 
 __all__ = ["LEAST_COMMON", "Matrix", "clusters_of", "row_keys", "sharpe_of_clusters"]
 
@@ -33,7 +34,6 @@ MANY: Final = 1_500
 ALIKE: Final = 0.95
 MOST_LEADERS: Final = 2_000
 BLOCK: Final = 512
-DAYS_A_YEAR: Final = 365
 
 Matrix = npt.NDArray[np.float32]
 
@@ -92,7 +92,7 @@ def sharpe_of_clusters(returns: Matrix, labels: Ints, step_days: int) -> Floats:
         count = (~np.isnan(whole)).sum(axis=1)
         mean = np.nansum(whole, axis=1) / count
         spread = np.sqrt(np.nansum((whole - mean[:, None]) ** 2, axis=1) / (count - 1))
-        sharpe = mean / spread * np.sqrt(DAYS_A_YEAR / step_days)
+        sharpe = mean / spread * np.sqrt(YEAR_DAYS / step_days)
     return np.where(np.isfinite(sharpe), sharpe, np.nan)
 
 

@@ -173,6 +173,15 @@ class TrialLedger:
             raise self._broken(known.number, "it is missing, and all that came after it")
         return head
 
+    def holds(self, head: Head) -> bool:
+        """Whether ``head`` is part of the chain; whether that is whole is for ``check`` to say."""
+        if head.number == 0:
+            return True
+        with self._reading() as conn:
+            asked = "SELECT digest FROM batches WHERE number = ?"
+            row = None if conn is None else conn.execute(asked, (head.number,)).fetchone()
+        return row is not None and row[0] == head.digest
+
     def close(self) -> None:
         """Let go of the file; the next use opens it again."""
         with self._lock:

@@ -83,10 +83,12 @@ def _check(project: Project, ledger: TrialLedger, as_json: bool) -> None:
     head = ledger.check()
     known, unread = _heads(project)
     for name, one in known.items():
-        try:
-            ledger.check(one)
-        except LedgerError as err:
-            raise LedgerError(f"not the one that {name} was judged by: {err}") from err
+        if not ledger.holds(one):
+            raise LedgerError(
+                f"not the one that {name} was judged by: its batch {one.number:,} is missing or "
+                "another than it was",
+                field=str(ledger.path),
+            )
     document = {
         "ledger": ledger.path,
         "batches": head.number,

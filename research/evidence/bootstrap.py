@@ -72,15 +72,20 @@ def automatic_length(returns: Floats) -> float:
     return max(1.0, found) if math.isfinite(found) else 1.0
 
 
-def stationary_indices(n: int, length: float, draws: int, rng: np.random.Generator) -> Ints:
-    """Positions drawn by the stationary bootstrap, draws x n, with blocks of mean ``length``.
+def stationary_indices(
+    n: int, length: float, draws: int, rng: np.random.Generator, *, size: int | None = None
+) -> Ints:
+    """Positions of ``n`` drawn by the stationary bootstrap, with blocks of mean ``length``.
+
+    ``draws`` rows of ``size`` positions each, as many as there are unless given.
 
     Politis and Romano (1994), section 2: each position follows the one before, round the end, but
     with probability 1 / length a new block begins anywhere.
     """
-    begins = rng.random((draws, n)) < 1.0 / length
-    anywhere = rng.integers(0, n, (draws, n))
-    at = np.arange(n)  # the first begins a block in any case: nothing is before it
+    shape = (draws, n if size is None else size)
+    begins = rng.random(shape) < 1.0 / length
+    anywhere = rng.integers(0, n, shape)
+    at = np.arange(shape[1])  # the first begins a block in any case: nothing is before it
     begun = np.maximum.accumulate(np.where(begins, at, 0), axis=1)
     drawn = (np.take_along_axis(anywhere, begun, axis=1) + at - begun) % n
     return np.asarray(drawn, np.int64)

@@ -20,6 +20,7 @@ from research.evidence.random_entries import RandomEntries
 from research.evidence.superiority import Superiority
 from research.evidence.verdicts import Verdict
 from research.evidence.walk_forward import WalkForward
+from research.metrics import finite
 
 __all__ = [
     "after_tries",
@@ -256,13 +257,13 @@ def market(held: Benchmark, line: AlphaBeta | str) -> Verdict:
 def _at_least(check: str, value: float, least: float | None, said: str) -> Verdict:
     passed = None if least is None else bool(value >= least)  # False for NaN
     demanded = "" if least is None else f"at least {least:g}"
-    return Verdict(check=check, passed=passed, value=_finite(value), demanded=demanded, said=said)
+    return Verdict(check=check, passed=passed, value=finite(value), demanded=demanded, said=said)
 
 
 def _at_most(check: str, value: float, most: float | None, said: str) -> Verdict:
     passed = None if most is None else bool(value <= most)
     demanded = "" if most is None else f"at most {most:g}"
-    return Verdict(check=check, passed=passed, value=_finite(value), demanded=demanded, said=said)
+    return Verdict(check=check, passed=passed, value=finite(value), demanded=demanded, said=said)
 
 
 def _unasked(check: str, bound: float | None, kind: str, why: str) -> Verdict:
@@ -270,7 +271,3 @@ def _unasked(check: str, bound: float | None, kind: str, why: str) -> Verdict:
     demanded = "" if bound is None else f"{kind} {bound:g}"
     passed = None if bound is None else False
     return Verdict(check=check, passed=passed, value=None, demanded=demanded, said=why)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

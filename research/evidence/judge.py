@@ -44,7 +44,7 @@ from research.evidence.sensitivity import (
 from research.evidence.superiority import Superiority, superior_ability
 from research.evidence.verdicts import Judgement, TrialsHead, Verdict
 from research.evidence.walk_forward import WalkForward, out_of_sample, walk_forward
-from research.metrics import METRICS
+from research.metrics import METRICS, finite
 from research.params import Thresholds
 from research.search import Sweep
 from research.settings import load_settings
@@ -316,7 +316,7 @@ class Evidence:
     @cached_property
     def statistics(self) -> dict[str, float | None]:
         """Every figure by its name, as an artefact keeps it; None where it is undefined."""
-        return {name: _finite(value) for name, value in figures_of(self).items()}
+        return {name: finite(value) for name, value in figures_of(self).items()}
 
     @cached_property
     def judgement(self) -> Judgement:
@@ -394,7 +394,3 @@ def _title(found: Evidence) -> str:
     best = "" if found.sweep is None else f", best of {len(found.sweep):,} rows"
     where = f"{', '.join(run.symbols)} {run.candles.timeframe}"
     return f"{run.strategy!r} on {where}, {window}{best}"
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

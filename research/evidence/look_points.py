@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from research.candles import COLUMNS, CandleSet, Floats, Ints
+from research.candles import COLUMNS, DAY, CandleSet, Floats, Ints
 from research.evidence.bare_answers import answers, changed
 from research.evidence.other_candles import contrary_candles, moved
 from research.strategy import Strategy, Targets
 
 __all__ = ["choose_points", "suspects"]
 
-DAY = 86_400_000
 SPACING = 64  # bars between two moved candles of one run
 REACH = 24  # bars before a moved candle that must not notice it
 CONTRARY, EXAGGERATED = -3.0, 5.0

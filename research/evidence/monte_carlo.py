@@ -29,7 +29,7 @@ from research.backtesting import Backtest
 from research.candles import COLUMNS, DAY, Candles, CandleSet, Floats, Ints
 from research.combinations import require_whole
 from research.errors import InputError, ParameterError
-from research.evidence.bootstrap import arch_bootstrap
+from research.evidence.bootstrap import automatic_length, stationary_indices
 from research.evidence.reruns import course_again
 from research.indicators import Bank
 from research.metrics import Metrics
@@ -113,7 +113,7 @@ def candle_monte_carlo(
 
     def figures(draw: int) -> list[float]:
         rng = np.random.default_rng([seed, draw])
-        rows = pool[_stationary(rng, len(run.tape.close_time), len(pool), block)]
+        rows = pool[stationary_indices(len(pool), block, 1, rng, size=len(run.tape.close_time))[0]]
         candles = resampled(run, rows)
         course = course_again(run, candles)
         (row,) = figures_of_rows([run.strategy], course, run.account, Bank(BANK_BYTES))
@@ -134,16 +134,10 @@ def mean_block(run: Backtest) -> float:
     third of those there are. Raises InputError for too few shared bars, and where ``arch``, which
     computes it, is not installed.
     """
-
     pool = _pool(run)
     moves = np.mean([_moves(run, s, pool)["close"] for s in range(len(run.candles))], axis=0)
-    if np.ptp(moves) == 0.0:  # nothing that could depend on anything
-        return 1.0
-    lengths = [
-        float(arch_bootstrap().optimal_block_length(one)["stationary"].iloc[0])
-        for one in (moves, moves * moves)
-    ]
-    return float(np.clip(np.nanmax([1.0, *lengths]), 1.0, len(pool) / 3.0))
+    longest = max(automatic_length(moves), automatic_length(moves * moves))
+    return min(longest, len(pool) / 3.0)
 
 
 def _block_bars(run: Backtest, block_days: float, pool: int) -> float:
@@ -172,15 +166,6 @@ def _pool(run: Backtest) -> Ints:
             remedy="Take a longer history, or leave out the symbol that was listed last.",
         )
     return shared
-
-
-def _stationary(rng: np.random.Generator, bars: int, pool: int, block: float) -> Ints:
-    """Places in a pool taken for a circle: ``bars`` of them in blocks of mean length ``block``."""
-    fresh = rng.random(bars) < 1.0 / block
-    starts = rng.integers(0, pool, bars)
-    at = np.arange(bars)
-    began = np.maximum.accumulate(np.where(fresh, at, 0))
-    return (starts[began] + at - began) % pool
 
 
 def resampled(run: Backtest, rows: Ints) -> CandleSet:

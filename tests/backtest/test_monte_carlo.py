@@ -14,6 +14,7 @@ from research.backtesting import Backtest, rerun
 from research.candles import COLUMNS, Candles, CandleSet, find_gaps, require_sound
 from research.errors import InputError, ParameterError
 from research.evidence import monte_carlo as module
+from research.evidence.bootstrap import stationary_indices
 from research.evidence.monte_carlo import candle_monte_carlo, mean_block, resampled
 from research.history import History
 from research.strategies.buy_and_hold import BuyAndHold
@@ -25,6 +26,10 @@ BUSY = Account(
     limits=Limits(max_position_pct=40, max_drawdown_pct=25, max_daily_loss_pct=3),
     stops=Stops(stop_loss_pct=4, take_profit_pct=9),
 )
+
+
+def stationary_places(rng: np.random.Generator, bars: int, pool: int, block: float) -> np.ndarray:
+    return stationary_indices(pool, block, 1, rng, size=bars)[0]
 
 
 def moves(one: Candles) -> np.ndarray:
@@ -71,7 +76,7 @@ def test_the_candles_are_sound_at_the_same_timestamps_and_gaps(seed: int) -> Non
     run = rerun(SmaCrossover(5, 20), ragged(700), BUSY, trade_from="2024-01-03T03:00")
     rows = module._pool(run)
     rng = np.random.default_rng(seed)
-    made = resampled(run, rows[module._stationary(rng, len(run.tape.close_time), len(rows), 9.0)])
+    made = resampled(run, rows[stationary_places(rng, len(run.tape.close_time), len(rows), 9.0)])
     made.require_gaps_accepted()
     for one, other in zip(run.candles, made, strict=True):
         require_sound(other)
@@ -92,14 +97,14 @@ def test_a_high_that_was_rounded_below_a_close_is_mended() -> None:
 
 def test_blocks_have_the_mean_length_asked_for_and_run_on_in_a_circle() -> None:
     rng = np.random.default_rng(5)
-    rows = module._stationary(rng, 200_000, 1_000, 25.0)
+    rows = stationary_places(rng, 200_000, 1_000, 25.0)
     assert rows.min() == 0
     assert rows.max() == 999
     breaks = np.count_nonzero(np.diff(rows) % 1_000 != 1)
     assert 200_000 / (breaks + 1) == pytest.approx(25.0, rel=0.03)
-    whole = module._stationary(rng, 5_000, 1_000, 1e12)
+    whole = stationary_places(rng, 5_000, 1_000, 1e12)
     assert (np.diff(whole) % 1_000 == 1).all()
-    alone = module._stationary(rng, 5_000, 1_000, 1.0)
+    alone = stationary_places(rng, 5_000, 1_000, 1.0)
     assert np.mean(np.diff(alone) % 1_000 == 1) < 0.01
 
 
@@ -111,7 +116,7 @@ def test_every_draw_equals_a_rerun_on_its_candles() -> None:
         pool = module._pool(run)
         for draw in range(4):
             rng = np.random.default_rng([3, draw])
-            rows = pool[module._stationary(rng, len(run.tape.close_time), len(pool), 48.0)]
+            rows = pool[stationary_places(rng, len(run.tape.close_time), len(pool), 48.0)]
             alone = rerun(SmaCrossover(5, 20), resampled(run, rows), BUSY, trade_from=start)
             assert found.draws.loc[draw].tolist() == [*alone.metrics, alone.last.tripped]
         assert found.real == run.metrics
